@@ -1,0 +1,37 @@
+# Everything a newcomer needs: `make demo` and `make test`. `make help` lists the rest.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+CARGO ?= cargo
+ARGS ?=
+
+.PHONY: help demo build test tools check bench-memory audit clean
+
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 16
+
+build: ## build every binary (development profile)
+	$(CARGO) build --locked --workspace --bins
+
+demo: build ## deliver a pod's secrets here and now; ARGS="--once", ARGS="--once --json"
+	@target/debug/sotto-dev demo $(ARGS)
+
+tools: ## install the real OpenBao server that the tests run against into .tools
+	@tests/tools/install-bao
+
+test: tools build ## unit, property and end-to-end tests, the latter against a real OpenBao
+	@tests/tools/with-mounts $(CARGO) test --locked --workspace --no-fail-fast
+
+check: ## format, lints, documentation, architecture, licences and advisories
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --workspace --no-deps --document-private-items
+	$(CARGO) test --locked -p sotto-tests --test architecture
+	@tests/tools/check-dependencies
+
+bench-memory: ## resident memory, threads and fds of sotto-node at 10, 100 and 250 volumes
+	$(CARGO) build --locked --workspace --bins --profile ci
+	@tests/tools/with-mounts $(CARGO) bench --locked -p sotto-tests --bench node_memory --profile ci
+
+clean: ## remove what was built and the tools
+	$(CARGO) clean
+	rm -rf .tools

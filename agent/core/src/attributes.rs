@@ -1,0 +1,189 @@
+//! The contract of a volume's attributes: every key that a pod's author or kubelet may write.
+//!
+//! Invariant: an attribute picks, it never decides. None can name an address, a trust root or a path, and
+//! an attribute that nobody reads is refused instead of being ignored in silence.
+
+use std::collections::BTreeMap;
+
+use crate::identity::{
+    ClassName, IdentifierError, Namespace, NodeName, PodName, PodUid, ServiceAccountName,
+    WorkloadIdentity,
+};
+
+/// Names the class; written by the pod's author.
+pub const SECRET_PROVIDER_CLASS: &str = "secretProviderClass";
+/// Prefix of the keys that kubelet writes.
+pub const KUBELET_PREFIX: &str = "csi.storage.k8s.io/";
+/// Prefix of Sotto's own keys.
+pub const SOTTO_PREFIX: &str = "sotto.dev/";
+/// `"true"` for an inline volume.
+pub const EPHEMERAL: &str = "csi.storage.k8s.io/ephemeral";
+/// The pod's name.
+pub const POD_NAME: &str = "csi.storage.k8s.io/pod.name";
+/// The pod's namespace.
+pub const POD_NAMESPACE: &str = "csi.storage.k8s.io/pod.namespace";
+/// The pod's uid.
+pub const POD_UID: &str = "csi.storage.k8s.io/pod.uid";
+/// The service account's name.
+pub const SERVICE_ACCOUNT: &str = "csi.storage.k8s.io/serviceAccount.name";
+/// The pod's tokens, a JSON map by audience. In `secrets` or in `volume_context`.
+pub const SERVICE_ACCOUNT_TOKENS: &str = "csi.storage.k8s.io/serviceAccount.tokens";
+
+/// What is wrong with a volume's attributes.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum AttributeError {
+    /// A key that must be there is not.
+    #[error("volume attribute {0} is missing: {1}")]
+    Missing(&'static str, &'static str),
+    /// A value breaks the syntax of its kind.
+    #[error("volume attribute {key}: {source}")]
+    Invalid {
+        /// The attribute's key.
+        key: &'static str,
+        /// Which rule it breaks.
+        source: IdentifierError,
+    },
+    /// Not an inline volume.
+    #[error("volume attribute {EPHEMERAL} is {0:?}: only inline (ephemeral) volumes are served")]
+    NotEphemeral(String),
+    /// A key that nobody reads.
+    #[error(
+        "volume attribute {0:?} is not known: write {SECRET_PROVIDER_CLASS}; a provider's parameters \
+         belong in the SecretProviderClass and can't be overridden by a pod"
+    )]
+    Unknown(String),
+    /// A key of ours that this version doesn't serve.
+    #[error("volume attribute {0:?} is not served by this version: remove it")]
+    NotServed(String),
+}
+
+/// A volume's attributes, checked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct VolumeAttributes {
+    /// The pod the volume belongs to, from kubelet's keys only.
+    pub identity: WorkloadIdentity,
+    /// The class named by the pod's author.
+    pub class: ClassName,
+}
+
+impl VolumeAttributes {
+    /// Checks kubelet's volume context on the node `node`.
+    ///
+    /// # Errors
+    /// The first attribute that is missing, malformed or unknown.
+    pub fn parse(
+        context: &BTreeMap<String, String>,
+        node: &NodeName,
+    ) -> Result<Self, AttributeError> {
+        context.keys().try_for_each(|key| check_known(key))?;
+        if let Some(other) = context.get(EPHEMERAL).filter(|value| *value != "true") {
+            return Err(AttributeError::NotEphemeral(printable(other)));
+        }
+        let podinfo = "the CSIDriver object needs podInfoOnMount: true";
+        let identity = WorkloadIdentity {
+            namespace: field(context, POD_NAMESPACE, podinfo, Namespace::parse)?,
+            pod_name: field(context, POD_NAME, podinfo, PodName::parse)?,
+            pod_uid: field(context, POD_UID, podinfo, PodUid::parse)?,
+            service_account: field(context, SERVICE_ACCOUNT, podinfo, ServiceAccountName::parse)?,
+            node: node.clone(),
+        };
+        let hint = "name a SecretProviderClass of the pod's namespace";
+        let class = field(context, SECRET_PROVIDER_CLASS, hint, ClassName::parse)?;
+        Ok(Self { identity, class })
+    }
+}
+
+fn check_known(key: &str) -> Result<(), AttributeError> {
+    if key.starts_with(SOTTO_PREFIX) {
+        Err(AttributeError::NotServed(printable(key)))
+    } else if key == SECRET_PROVIDER_CLASS || key.starts_with(KUBELET_PREFIX) {
+        Ok(())
+    } else {
+        Err(AttributeError::Unknown(printable(key)))
+    }
+}
+
+/// At most 80 characters of a tenant's text, for a message; `{:?}` escapes the rest.
+fn printable(text: &str) -> String {
+    text.chars().take(80).collect()
+}
+
+fn field<T>(
+    context: &BTreeMap<String, String>,
+    key: &'static str,
+    hint: &'static str,
+    parse: fn(String) -> Result<T, IdentifierError>,
+) -> Result<T, AttributeError> {
+    let text = context.get(key).ok_or(AttributeError::Missing(key, hint))?;
+    parse(text.clone()).map_err(|source| AttributeError::Invalid { key, source })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn context() -> BTreeMap<String, String> {
+        [
+            (EPHEMERAL, "true"),
+            (POD_NAME, "web-0"),
+            (POD_NAMESPACE, "payments"),
+            (POD_UID, "uid-1"),
+            (SERVICE_ACCOUNT, "checkout"),
+            (SECRET_PROVIDER_CLASS, "payments-db"),
+        ]
+        .map(|(key, value)| (key.to_owned(), value.to_owned()))
+        .into()
+    }
+
+    fn parse(context: &BTreeMap<String, String>) -> Result<VolumeAttributes, AttributeError> {
+        VolumeAttributes::parse(context, &NodeName::parse("node-1").unwrap())
+    }
+
+    #[test]
+    fn what_a_real_kubelet_sends_is_accepted() {
+        let attributes = parse(&context()).unwrap();
+        assert_eq!(attributes.class.as_str(), "payments-db");
+        assert_eq!(attributes.identity.service_account.as_str(), "checkout");
+        assert_eq!(attributes.identity.node.as_str(), "node-1");
+    }
+
+    #[test]
+    fn each_missing_attribute_is_named() {
+        for key in [POD_NAME, POD_NAMESPACE, POD_UID, SERVICE_ACCOUNT, SECRET_PROVIDER_CLASS] {
+            let mut context = context();
+            context.remove(key);
+            let error = parse(&context).unwrap_err();
+            assert!(matches!(error, AttributeError::Missing(missing, _) if missing == key));
+        }
+    }
+
+    #[test]
+    fn a_pod_cannot_override_a_parameter_of_the_class() {
+        let mut context = context();
+        context.insert("vaultAddress".to_owned(), "https://evil.example".to_owned());
+        assert!(
+            matches!(parse(&context), Err(AttributeError::Unknown(key)) if key == "vaultAddress")
+        );
+    }
+
+    #[test]
+    fn an_attribute_of_a_later_version_is_refused_not_ignored() {
+        let mut context = context();
+        context.insert("sotto.dev/refresh".to_owned(), "30s".to_owned());
+        assert!(matches!(parse(&context), Err(AttributeError::NotServed(_))));
+    }
+
+    #[test]
+    fn a_pod_uid_that_climbs_is_refused() {
+        let mut context = context();
+        context.insert(POD_UID.to_owned(), "../x".to_owned());
+        assert!(matches!(parse(&context), Err(AttributeError::Invalid { key: POD_UID, .. })));
+    }
+
+    #[test]
+    fn a_persistent_volume_is_refused() {
+        let mut context = context();
+        context.insert(EPHEMERAL.to_owned(), "false".to_owned());
+        assert_eq!(parse(&context), Err(AttributeError::NotEphemeral("false".to_owned())));
+    }
+}

@@ -1,0 +1,24 @@
+//! Pure types that every other crate of Sotto speaks: no I/O, no async, no unsafe code.
+//!
+//! | module | owns |
+//! |---|---|
+//! | [`secret`] | values that are wiped on drop and can't be printed |
+//! | [`names`] | validated file names inside a volume |
+//! | [`identity`] | who a pod is: one newtype for every identifier |
+//! | [`attributes`] | the whole contract of a volume's attributes |
+//! | [`class`] | a SecretProviderClass, as its author wrote it |
+//! | [`limits`] | how large objects and volumes may be |
+//! | [`snapshot`] | one complete, immutable generation of a volume |
+//! | [`audit`] | the record of each decision |
+//! | [`clock`] | wall time that tests can set |
+#![forbid(unsafe_code)]
+
+pub mod attributes;
+pub mod audit;
+pub mod class;
+pub mod clock;
+pub mod identity;
+pub mod limits;
+pub mod names;
+pub mod secret;
+pub mod snapshot;

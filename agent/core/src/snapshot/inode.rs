@@ -1,0 +1,51 @@
+//! Inode numbers that depend on nothing but generation, position and name.
+//!
+//! | number | what |
+//! |---|---|
+//! | 1 | the volume's root |
+//! | 2 | `..data` |
+//! | `generation << 16 \| index` | a directory or file of a generation |
+//! | bit 63 + hash of the name | a symbolic link in the root, the same in every generation |
+
+use super::Generation;
+
+/// An inode number as the kernel sees it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Inode(pub u64);
+
+/// The volume's root directory (FUSE_ROOT_ID).
+pub const ROOT_INODE: Inode = Inode(1);
+/// The symbolic link `..data`.
+pub const DATA_LINK_INODE: Inode = Inode(2);
+
+const INDEX_BITS: u32 = 16;
+const LINK_BIT: u64 = 1 << 63;
+
+impl Inode {
+    /// Most nodes of one generation.
+    pub(super) const MAX_NODES: usize = 1 << INDEX_BITS;
+
+    pub(super) fn of_node(generation: Generation, index: usize) -> Self {
+        debug_assert!(index < Self::MAX_NODES, "the builder bounds the number of nodes");
+        Self((generation.get() << INDEX_BITS) | index as u64)
+    }
+
+    /// FNV-1a: stable between builds, unlike the standard library's hasher. The builder refuses a
+    /// volume whose names collide.
+    pub(super) fn of_link(name: &str) -> Self {
+        let hash = name.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+            (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+        });
+        Self(LINK_BIT | hash)
+    }
+
+    /// Which generation and position a node's number stands for; `None` for root and links.
+    #[must_use]
+    pub fn generation_and_index(self) -> Option<(Generation, usize)> {
+        if self.0 & LINK_BIT != 0 {
+            return None;
+        }
+        let index = usize::try_from(self.0 & (Self::MAX_NODES as u64 - 1)).ok()?;
+        Generation::new(self.0 >> INDEX_BITS).map(|generation| (generation, index))
+    }
+}

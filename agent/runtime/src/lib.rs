@@ -1,0 +1,20 @@
+//! What every Sotto process does before its own work: protect itself, log, end in order.
+//!
+//! No HTTP and no TLS here: the privileged driver links this crate.
+//!
+//! | module | owns |
+//! |---|---|
+//! | [`hardening`] | dumpability, core files, capabilities, open files, the allocator's thresholds |
+//! | [`allocator`] | a global allocator that wipes what it frees |
+//! | [`memory`] | locked memory for secret values |
+//! | [`telemetry`] | JSON logs on standard error |
+//! | [`drain`] | the end of a process, awaited with a deadline |
+
+pub mod allocator;
+pub mod drain;
+pub mod hardening;
+pub mod memory;
+pub mod telemetry;
+
+/// Exit status for a configuration that can't be used (`EX_USAGE` of sysexits).
+pub const EXIT_CONFIGURATION: u8 = 64;
