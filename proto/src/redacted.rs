@@ -36,6 +36,7 @@ mod tests {
             handoff::v1::Prepare { service_account_tokens: canary.into(), ..Default::default() };
         let frame = handoff::v1::Frame {
             request: 1,
+            answer: false,
             body: Some(handoff::v1::frame::Body::Prepare(prepare)),
         };
         let token =
