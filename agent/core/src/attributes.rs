@@ -4,6 +4,7 @@
 //! an attribute that nobody reads is refused instead of being ignored in silence.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use crate::identity::{
     ClassName, IdentifierError, Namespace, NodeName, PodName, PodUid, ServiceAccountName,
@@ -29,6 +30,15 @@ pub const SERVICE_ACCOUNT: &str = "csi.storage.k8s.io/serviceAccount.name";
 /// The pod's tokens, a JSON map by audience. In `secrets` or in `volume_context`.
 pub const SERVICE_ACCOUNT_TOKENS: &str = "csi.storage.k8s.io/serviceAccount.tokens";
 
+/// How often the store is asked again, e.g. `30s`.
+pub const REFRESH: &str = "sotto.dev/refresh";
+/// How old the last good value may become while the store can't be reached, e.g. `1h`.
+pub const MAX_STALE: &str = "sotto.dev/max-stale";
+/// `"true"`: objects that the store doesn't have are left out instead of failing the volume.
+pub const OPTIONAL: &str = "sotto.dev/optional";
+/// Shortest refresh interval.
+pub const MIN_REFRESH: Duration = Duration::from_secs(1);
+
 /// What is wrong with a volume's attributes.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum AttributeError {
@@ -53,8 +63,25 @@ pub enum AttributeError {
     )]
     Unknown(String),
     /// A key of ours that this version doesn't serve.
-    #[error("volume attribute {0:?} is not served by this version: remove it")]
+    #[error(
+        "volume attribute {0:?} is not served by this version: remove it, or write one of \
+         {REFRESH}, {MAX_STALE}, {OPTIONAL}"
+    )]
     NotServed(String),
+    /// Not a duration.
+    #[error("volume attribute {key} is {value:?}: write a duration such as 30s, 5m or 1h")]
+    NotADuration {
+        /// The attribute's key.
+        key: &'static str,
+        /// What was written.
+        value: String,
+    },
+    /// Under [`MIN_REFRESH`].
+    #[error("volume attribute {REFRESH} is {0:?}: at least 1s")]
+    RefreshTooShort(String),
+    /// Neither `true` nor `false`.
+    #[error("volume attribute {OPTIONAL} is {0:?}: write \"true\" or \"false\"")]
+    NotABoolean(String),
 }
 
 /// A volume's attributes, checked.
@@ -64,6 +91,12 @@ pub struct VolumeAttributes {
     pub identity: WorkloadIdentity,
     /// The class named by the pod's author.
     pub class: ClassName,
+    /// How often the store is asked again; the administrator's default where absent.
+    pub refresh: Option<Duration>,
+    /// How old the last good value may become; the administrator's default where absent.
+    pub max_stale: Option<Duration>,
+    /// Whether objects that the store doesn't have are left out.
+    pub optional: bool,
 }
 
 impl VolumeAttributes {
@@ -89,12 +122,38 @@ impl VolumeAttributes {
         };
         let hint = "name a SecretProviderClass of the pod's namespace";
         let class = field(context, SECRET_PROVIDER_CLASS, hint, ClassName::parse)?;
-        Ok(Self { identity, class })
+        let refresh = duration(context, REFRESH)?;
+        if refresh.is_some_and(|refresh| refresh < MIN_REFRESH) {
+            return Err(AttributeError::RefreshTooShort(printable(&context[REFRESH])));
+        }
+        let max_stale = duration(context, MAX_STALE)?;
+        Ok(Self { identity, class, refresh, max_stale, optional: optional(context)? })
+    }
+}
+
+fn duration(
+    context: &BTreeMap<String, String>,
+    key: &'static str,
+) -> Result<Option<Duration>, AttributeError> {
+    let parse = |text: &String| {
+        humantime::parse_duration(text)
+            .map_err(|_| AttributeError::NotADuration { key, value: printable(text) })
+    };
+    context.get(key).map(parse).transpose()
+}
+
+fn optional(context: &BTreeMap<String, String>) -> Result<bool, AttributeError> {
+    match context.get(OPTIONAL).map(String::as_str) {
+        None | Some("false") => Ok(false),
+        Some("true") => Ok(true),
+        Some(other) => Err(AttributeError::NotABoolean(printable(other))),
     }
 }
 
 fn check_known(key: &str) -> Result<(), AttributeError> {
-    if key.starts_with(SOTTO_PREFIX) {
+    if [REFRESH, MAX_STALE, OPTIONAL].contains(&key) {
+        Ok(())
+    } else if key.starts_with(SOTTO_PREFIX) {
         Err(AttributeError::NotServed(printable(key)))
     } else if key == SECRET_PROVIDER_CLASS || key.starts_with(KUBELET_PREFIX) {
         Ok(())
@@ -169,8 +228,32 @@ mod tests {
     #[test]
     fn an_attribute_of_a_later_version_is_refused_not_ignored() {
         let mut context = context();
-        context.insert("sotto.dev/refresh".to_owned(), "30s".to_owned());
+        context.insert("sotto.dev/teleport".to_owned(), "now".to_owned());
         assert!(matches!(parse(&context), Err(AttributeError::NotServed(_))));
+    }
+
+    #[test]
+    fn refresh_max_stale_and_optional_are_read() {
+        let mut context = context();
+        for (key, value) in [(REFRESH, "30s"), (MAX_STALE, "1h"), (OPTIONAL, "true")] {
+            context.insert(key.to_owned(), value.to_owned());
+        }
+        let attributes = parse(&context).unwrap();
+        assert_eq!(attributes.refresh, Some(Duration::from_secs(30)));
+        assert_eq!(attributes.max_stale, Some(Duration::from_secs(3_600)));
+        assert!(attributes.optional);
+    }
+
+    #[test]
+    fn durations_and_booleans_that_are_not_are_refused() {
+        for (key, value) in
+            [(REFRESH, "soon"), (REFRESH, "10ms"), (MAX_STALE, "-1h"), (OPTIONAL, "yes")]
+        {
+            let mut context = context();
+            context.insert(key.to_owned(), value.to_owned());
+            let error = parse(&context).unwrap_err().to_string();
+            assert!(error.contains(key) && error.contains(value), "{error}");
+        }
     }
 
     #[test]
