@@ -9,6 +9,7 @@
 //! | [`class`] | a SecretProviderClass, as its author wrote it |
 //! | [`limits`] | how large objects and volumes may be |
 //! | [`snapshot`] | one complete, immutable generation of a volume |
+//! | [`rotation`] | when a volume asks its store again, and what the answers mean |
 //! | [`audit`] | the record of each decision |
 //! | [`clock`] | wall time that tests can set |
 #![forbid(unsafe_code)]
@@ -20,5 +21,6 @@ pub mod clock;
 pub mod identity;
 pub mod limits;
 pub mod names;
+pub mod rotation;
 pub mod secret;
 pub mod snapshot;

@@ -1,0 +1,285 @@
+//! When a volume asks its store again, and what the answers mean for its files: a pure state machine.
+//!
+//! | the store says | then |
+//! |---|---|
+//! | all objects read | fresh; what was refused or closed is readable again |
+//! | refused or gone, for the first time | asked again after [`CONFIRM_AFTER`], nothing changes yet |
+//! | the same again | that object is refused: EACCES |
+//! | anything else | an outage: the last good values, until they are `max_stale` old; then all are closed |
+//!
+//! Invariant: times only come in as arguments (a monotonic age), chance only as a [`Jitter`]; so a paused
+//! clock tests it. A refusal changes nothing until it was seen twice in a row; an outage never refuses an
+//! object, and only age closes a volume. Called by the volume's owner task.
+
+use std::time::Duration;
+
+/// How soon a refusal is asked for again before it counts.
+pub const CONFIRM_AFTER: Duration = Duration::from_secs(1);
+/// First pause after an outage; it doubles up to the longest.
+pub const FIRST_RETRY: Duration = Duration::from_secs(1);
+/// Longest pause after an outage, unless the refresh interval is longer than this and shorter pauses
+/// would not help: then still this.
+pub const LONGEST_RETRY: Duration = Duration::from_secs(30);
+
+/// What the administrator lets a confirmed refusal do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum OnRevoke {
+    /// The object is refused at once.
+    #[default]
+    Close,
+    /// The last good value stays until it is `max_stale` old.
+    UntilMaxStale,
+}
+
+/// How a volume is kept fresh.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RefreshPolicy {
+    /// Time between two attempts.
+    pub interval: Duration,
+    /// How old the last good values may become.
+    pub max_stale: Duration,
+    /// What a confirmed refusal does.
+    pub on_revoke: OnRevoke,
+}
+
+/// A number in [0, 1) by chance.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Jitter(f64);
+
+impl Jitter {
+    /// From random bits.
+    #[must_use]
+    pub fn from_bits(bits: u32) -> Self {
+        Self(f64::from(bits) / (f64::from(u32::MAX) + 1.0))
+    }
+
+    fn of(self, whole: Duration) -> Duration {
+        whole.mul_f64(self.0)
+    }
+}
+
+/// What the store said about one object.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ObjectResult {
+    /// It was read.
+    Good,
+    /// The store refuses it, or it was deleted.
+    Refused,
+    /// Nothing certain: unreachable, sealed, busy, not understood.
+    Outage,
+}
+
+/// How fresh a volume's values are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Freshness {
+    /// The last attempt was answered.
+    Fresh,
+    /// The last good values are served while the store can't be reached.
+    Stale,
+    /// The last good values are too old: nothing is readable.
+    Closed,
+}
+
+/// What the volume must do now, in this order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Effect {
+    /// Refuse the object with this index, invalidate it, wipe it.
+    Refuse(usize),
+    /// The object with this index is readable again.
+    Restore(usize),
+    /// Refuse every object: the values are older than `max_stale`.
+    Close,
+    /// What [`Effect::Close`] refused is readable again.
+    Open,
+    /// Say that the values are stale now.
+    BecameStale,
+    /// Say that the values are fresh again.
+    BecameFresh,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum ObjectState {
+    Served,
+    Suspected,
+    Refused,
+}
+
+/// One volume's rotation. All times are ages on one monotonic clock.
+#[derive(Debug, Clone)]
+pub struct Rotation {
+    policy: RefreshPolicy,
+    objects: Vec<ObjectState>,
+    freshness: Freshness,
+    last_answer: Duration,
+    outages: u32,
+    next: Duration,
+}
+
+impl Rotation {
+    /// A volume of `objects` that was fetched at `now`. Its first refresh comes after a part of the
+    /// interval, by chance, so that volumes that started together don't stay together.
+    #[must_use]
+    pub fn new(policy: RefreshPolicy, objects: usize, now: Duration, jitter: Jitter) -> Self {
+        let half = policy.interval / 2;
+        Self {
+            policy,
+            objects: vec![ObjectState::Served; objects],
+            freshness: Freshness::Fresh,
+            last_answer: now,
+            outages: 0,
+            next: now + half + jitter.of(half),
+        }
+    }
+
+    /// When something must happen next: an attempt, or the end of the last good values.
+    #[must_use]
+    pub fn wake_at(&self) -> Duration {
+        match self.freshness {
+            Freshness::Closed => self.next,
+            Freshness::Fresh | Freshness::Stale => self.next.min(self.stale_at()),
+        }
+    }
+
+    /// Whether an attempt is due.
+    #[must_use]
+    pub fn attempt_is_due(&self, now: Duration) -> bool {
+        now >= self.next
+    }
+
+    /// Brings the next attempt forward to `at`: a lease to renew, a person who asked. Never later.
+    pub fn attempt_at(&mut self, at: Duration) {
+        self.next = self.next.min(at);
+    }
+
+    /// How fresh the values are.
+    #[must_use]
+    pub fn freshness(&self) -> Freshness {
+        self.freshness
+    }
+
+    /// Whether the object with this index is refused.
+    #[must_use]
+    pub fn is_refused(&self, object: usize) -> bool {
+        self.objects.get(object) == Some(&ObjectState::Refused)
+    }
+
+    /// Age of the last answer that was certain.
+    #[must_use]
+    pub fn age(&self, now: Duration) -> Duration {
+        now.saturating_sub(self.last_answer)
+    }
+
+    /// Time passed without an attempt: closes what is too old.
+    pub fn pass(&mut self, now: Duration) -> Vec<Effect> {
+        let mut effects = Vec::new();
+        if self.freshness != Freshness::Closed && now >= self.stale_at() {
+            if self.freshness == Freshness::Fresh {
+                effects.push(Effect::BecameStale);
+            }
+            self.freshness = Freshness::Closed;
+            effects.push(Effect::Close);
+        }
+        effects
+    }
+
+    /// An attempt ended: `results` has one entry an object, in the class's order. `retry_after` is what the
+    /// store asked for.
+    pub fn observe(
+        &mut self,
+        now: Duration,
+        results: &[ObjectResult],
+        retry_after: Option<Duration>,
+        jitter: Jitter,
+    ) -> Vec<Effect> {
+        debug_assert_eq!(results.len(), self.objects.len(), "one result an object");
+        let mut effects = Vec::new();
+        let results: Vec<_> = results.iter().map(|result| self.as_policy_reads(*result)).collect();
+        let outage = results.contains(&ObjectResult::Outage);
+        let was_closed = self.freshness == Freshness::Closed;
+        let mut unconfirmed = false;
+        for (index, (state, result)) in self.objects.iter_mut().zip(&results).enumerate() {
+            let (next, effect) = judge(*state, *result, index);
+            unconfirmed |= next == ObjectState::Suspected && *result == ObjectResult::Refused;
+            *state = next;
+            effects.extend(effect);
+        }
+        if outage {
+            self.schedule_retry(now, retry_after, jitter);
+            if self.freshness == Freshness::Fresh {
+                self.freshness = Freshness::Stale;
+                effects.push(Effect::BecameStale);
+            }
+            effects.extend(self.pass(now));
+        } else if unconfirmed {
+            self.next = now + CONFIRM_AFTER;
+        } else {
+            self.answered(now, jitter);
+            if was_closed {
+                effects.push(Effect::Open);
+            }
+            if std::mem::replace(&mut self.freshness, Freshness::Fresh) != Freshness::Fresh {
+                effects.push(Effect::BecameFresh);
+            }
+        }
+        effects
+    }
+
+    fn as_policy_reads(&self, result: ObjectResult) -> ObjectResult {
+        match (result, self.policy.on_revoke) {
+            (ObjectResult::Refused, OnRevoke::UntilMaxStale) => ObjectResult::Outage,
+            (result, _) => result,
+        }
+    }
+
+    fn answered(&mut self, now: Duration, jitter: Jitter) {
+        let interval = self.policy.interval;
+        // After an outage everybody's next attempt would be a moment after the store came back.
+        self.next = if self.outages == 0 {
+            now + interval
+        } else {
+            now + interval / 2 + jitter.of(interval / 2)
+        };
+        self.outages = 0;
+        self.last_answer = now;
+    }
+
+    fn schedule_retry(&mut self, now: Duration, retry_after: Option<Duration>, jitter: Jitter) {
+        let doubled = FIRST_RETRY.saturating_mul(1 << self.outages.min(16));
+        self.outages = self.outages.saturating_add(1);
+        self.next = match retry_after {
+            // A store that is busy is asked at no more than the steady rate from then on.
+            Some(pause) => now + pause + jitter.of(self.policy.interval),
+            None => {
+                let longest = doubled.min(LONGEST_RETRY);
+                now + longest / 2 + jitter.of(longest / 2)
+            }
+        };
+    }
+
+    fn stale_at(&self) -> Duration {
+        self.last_answer.saturating_add(self.policy.max_stale)
+    }
+}
+
+fn judge(state: ObjectState, result: ObjectResult, index: usize) -> (ObjectState, Option<Effect>) {
+    match (state, result) {
+        (ObjectState::Refused, ObjectResult::Good) => {
+            (ObjectState::Served, Some(Effect::Restore(index)))
+        }
+        (_, ObjectResult::Good) => (ObjectState::Served, None),
+        (ObjectState::Served, ObjectResult::Refused) => (ObjectState::Suspected, None),
+        (ObjectState::Suspected, ObjectResult::Refused) => {
+            (ObjectState::Refused, Some(Effect::Refuse(index)))
+        }
+        (ObjectState::Refused, ObjectResult::Refused | ObjectResult::Outage) => {
+            (ObjectState::Refused, None)
+        }
+        // Twice in a row, or it doesn't count.
+        (ObjectState::Served | ObjectState::Suspected, ObjectResult::Outage) => {
+            (ObjectState::Served, None)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
