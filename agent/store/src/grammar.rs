@@ -1,0 +1,69 @@
+//! The parameters of the `vault` and `openbao` providers, as their users write them, turned into a plan.
+//!
+//! Invariant: a class picks among the administrator's stores and can't weaken one: address, trust, mount
+//! and audience are the store's, and a parameter that says otherwise is refused. All faults are found at
+//! once. Called at publish and whenever a class changes.
+
+mod choice;
+mod error;
+mod objects;
+mod parameters;
+mod permission;
+
+use sotto_core::class::SecretProviderClass;
+use sotto_core::identity::WorkloadIdentity;
+use sotto_core::limits::Limits;
+
+pub use error::{ObjectFault, PlanError};
+pub use permission::PermissionError;
+
+use crate::plan::{OpenBaoPlan, PlanSource, Subject, VolumePlan};
+use crate::stores::Stores;
+use crate::text;
+
+use choice::Choice;
+use parameters::{Dialect, Parameters};
+
+/// Reads a class for one pod.
+///
+/// # Errors
+/// All faults at once, each with its parameter, or with its object's index and name.
+pub fn plan(
+    class: &SecretProviderClass,
+    identity: &WorkloadIdentity,
+    stores: &Stores,
+    limits: &Limits,
+) -> Result<VolumePlan, Vec<PlanError>> {
+    let Some(dialect) = Dialect::of(&class.provider) else {
+        return Err(vec![PlanError::Provider(text::excerpt(&class.provider))]);
+    };
+    let mut faults = Vec::new();
+    if class.namespace != identity.namespace {
+        let (class, pod) = (class.namespace.clone(), identity.namespace.clone());
+        faults.push(PlanError::OtherNamespace { class, pod });
+    }
+    let parameters = Parameters::new(&class.parameters, dialect);
+    let mut warnings = parameters.unknown();
+    let subject = Subject::from(identity);
+    let choice = Choice::make(&parameters, &subject, stores, &mut faults);
+    let read = objects::read(parameters.objects(), limits, &mut warnings, &mut faults);
+    match choice {
+        Some(Choice { store, login }) if faults.is_empty() => Ok(VolumePlan {
+            store: store.name.clone(),
+            audience: store.audience.clone(),
+            subject,
+            objects: read.objects,
+            limits: *limits,
+            warnings,
+            source: PlanSource::OpenBao(OpenBaoPlan {
+                login,
+                requests: read.requests,
+                picks: read.picks,
+            }),
+        }),
+        Some(_) | None => Err(faults),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,5 @@
+//! Each key of the two grammars.
+
+mod addresses;
+mod bench;
+mod objects;

@@ -1,0 +1,144 @@
+//! What every kind of store can do: log in as a pod, read for it, keep leases, leave.
+//!
+//! Invariant: a session belongs to one subject and one login; it refuses a plan of another. A value
+//! exists in it only while it is on its way into a [`Fetch`]. A new kind of store implements the two
+//! traits and adds a variant to [`crate::plan::PlanSource`].
+
+use std::fmt;
+use std::time::Duration;
+
+use futures::future::BoxFuture;
+use sotto_core::identity::{Audience, StoreName};
+use sotto_core::secret::SecretString;
+use sotto_core::snapshot::Object;
+use tokio::time::Instant;
+
+use crate::error::{ObjectError, StoreError};
+use crate::plan::VolumePlan;
+
+/// A configured store, of whatever kind.
+pub type Store = dyn SecretStore;
+/// A login at a store.
+pub type StoreSession = Box<dyn SecretSession>;
+
+/// One configured store. Every call ends by itself: it has a deadline.
+pub trait SecretStore: Send + Sync {
+    /// Its name.
+    fn name(&self) -> &StoreName;
+
+    /// The audience of the tokens that it takes.
+    fn audience(&self) -> &Audience;
+
+    /// Logs in as the pod, with the pod's own token, which the caller has verified.
+    fn login<'a>(
+        &'a self,
+        plan: &'a VolumePlan,
+        jwt: &'a SecretString,
+    ) -> BoxFuture<'a, Result<StoreSession, StoreError>>;
+}
+
+/// One pod's login. Dropping it leaves the store's token to its own end; [`Self::revoke`] ends it.
+pub trait SecretSession: Send + Sync {
+    /// Takes the pod's fresh token, for when the store's token has ended and a new login is due.
+    fn renew_identity(&self, jwt: &SecretString);
+
+    /// Reads all objects of the plan. Logs in anew, once, if the store's token is no longer good.
+    fn fetch<'a>(&'a self, plan: &'a VolumePlan) -> BoxFuture<'a, Fetch>;
+
+    /// Prolongs a lease by about `increment` from now.
+    fn renew_lease<'a>(
+        &'a self,
+        lease: &'a LeaseId,
+        increment: Duration,
+    ) -> BoxFuture<'a, Result<Renewed, StoreError>>;
+
+    /// Prolongs the store's token, and with it the life of its leases.
+    fn renew_token(&self, increment: Duration) -> BoxFuture<'_, Result<TokenLife, StoreError>>;
+
+    /// The life of the store's token.
+    fn token_life(&self) -> TokenLife;
+
+    /// Revokes the store's token, and with it all its leases. A token that is already gone is fine.
+    fn revoke(&self) -> BoxFuture<'_, Result<(), StoreError>>;
+}
+
+/// What a fetch brought.
+pub struct Fetch {
+    /// One result an object, in the plan's order.
+    pub objects: Vec<Result<Object, ObjectError>>,
+    /// Leases of what was read.
+    pub leases: Vec<Lease>,
+}
+
+impl Fetch {
+    /// The longest pause that the store asked for.
+    #[must_use]
+    pub fn retry_after(&self) -> Option<Duration> {
+        let errors = self.objects.iter().filter_map(|object| object.as_ref().err());
+        errors.filter_map(ObjectError::retry_after).max()
+    }
+}
+
+/// A lease's id. Whoever holds it and a token can prolong or end the lease: not for logs.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub struct LeaseId(String);
+
+impl LeaseId {
+    pub(crate) fn new(id: &str) -> Self {
+        Self(id.to_owned())
+    }
+
+    /// The id itself.
+    #[must_use]
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for LeaseId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("LeaseId(..)")
+    }
+}
+
+/// One lease: what was read under it dies with it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Lease {
+    /// Its id.
+    pub id: LeaseId,
+    /// Its life.
+    pub life: Renewed,
+    /// The objects that were read under it, as indexes into the plan's.
+    pub objects: Vec<usize>,
+}
+
+/// A lease's life, as of the last answer about it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Renewed {
+    /// How long it lives from `since` on.
+    pub duration: Duration,
+    /// When the store said so.
+    pub since: Instant,
+    /// Whether it can be prolonged.
+    pub renewable: bool,
+}
+
+/// A store token's life, as of the last answer about it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TokenLife {
+    /// How long it lives from `since` on; `None` is without end.
+    pub ttl: Option<Duration>,
+    /// When the store said so.
+    pub since: Instant,
+    /// Whether it can be prolonged.
+    pub renewable: bool,
+}
+
+impl TokenLife {
+    /// Whether it is over, or so nearly that a request would arrive too late.
+    #[must_use]
+    pub fn is_over(&self) -> bool {
+        const MARGIN: Duration = Duration::from_secs(1);
+        self.ttl.is_some_and(|ttl| self.since.elapsed() + MARGIN >= ttl)
+    }
+}
