@@ -7,6 +7,7 @@
 //! | [`identity`] | who a pod is: one newtype for every identifier |
 //! | [`attributes`] | the whole contract of a volume's attributes |
 //! | [`class`] | a SecretProviderClass, as its author wrote it |
+//! | [`fuse_init`] | the first message on a FUSE connection |
 //! | [`limits`] | how large objects and volumes may be |
 //! | [`snapshot`] | one complete, immutable generation of a volume |
 //! | [`rotation`] | when a volume asks its store again, and what the answers mean |
@@ -18,6 +19,7 @@ pub mod attributes;
 pub mod audit;
 pub mod class;
 pub mod clock;
+pub mod fuse_init;
 pub mod identity;
 pub mod limits;
 pub mod names;

@@ -18,7 +18,7 @@ use std::time::SystemTime;
 use serde::Serialize;
 
 pub use builder::{FileMode, Object, SnapshotBuilder, SnapshotError};
-pub use inode::{DATA_LINK_INODE, Inode, ROOT_INODE};
+pub use inode::{HIDDEN_INODE, Inode, ROOT_INODE, STATUS_INODE};
 pub use memory::{HeapMemory, SecretMemory, SecretMemorySource};
 
 /// Name of the symbolic link that makes a rotation atomic.

@@ -3,9 +3,12 @@
 //! | number | what |
 //! |---|---|
 //! | 1 | the volume's root |
-//! | 2 | `..data` |
+//! | 2, 3 | `..sotto`, `..sotto/status.json` |
 //! | `generation << 16 \| index` | a directory or file of a generation |
+//! | bit 62 + generation | the `..data` that points to that generation |
 //! | bit 63 + hash of the name | a symbolic link in the root, the same in every generation |
+//!
+//! `..data` has another number in each generation, because the kernel caches a link's target by its inode.
 
 use super::Generation;
 
@@ -15,28 +18,47 @@ pub struct Inode(pub u64);
 
 /// The volume's root directory (FUSE_ROOT_ID).
 pub const ROOT_INODE: Inode = Inode(1);
-/// The symbolic link `..data`.
-pub const DATA_LINK_INODE: Inode = Inode(2);
+/// The hidden directory `..sotto`.
+pub const HIDDEN_INODE: Inode = Inode(2);
+/// The state of the volume, `..sotto/status.json`.
+pub const STATUS_INODE: Inode = Inode(3);
 
 const INDEX_BITS: u32 = 16;
+const DATA_LINK_BIT: u64 = 1 << 62;
 const LINK_BIT: u64 = 1 << 63;
 
 impl Inode {
     /// Most nodes of one generation.
     pub(super) const MAX_NODES: usize = 1 << INDEX_BITS;
 
-    pub(super) fn of_node(generation: Generation, index: usize) -> Self {
+    /// The node at `index` of [`super::Snapshot::nodes`].
+    #[must_use]
+    pub fn of_node(generation: Generation, index: usize) -> Self {
         debug_assert!(index < Self::MAX_NODES, "the builder bounds the number of nodes");
         Self((generation.get() << INDEX_BITS) | index as u64)
     }
 
-    /// FNV-1a: stable between builds, unlike the standard library's hasher. The builder refuses a
-    /// volume whose names collide.
-    pub(super) fn of_link(name: &str) -> Self {
+    /// The `..data` that points to `generation`.
+    #[must_use]
+    pub fn of_data_link(generation: Generation) -> Self {
+        Self(DATA_LINK_BIT | generation.get())
+    }
+
+    /// The link `name` in the root. FNV-1a: stable between builds, unlike the standard library's hasher.
+    /// The builder refuses a volume whose names collide.
+    #[must_use]
+    pub fn of_link(name: &str) -> Self {
         let hash = name.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
             (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
         });
         Self(LINK_BIT | hash)
+    }
+
+    /// Which generation a `..data` of this number points to; `None` for everything else.
+    #[must_use]
+    pub fn data_link_generation(self) -> Option<Generation> {
+        let is_data_link = self.0 & (LINK_BIT | DATA_LINK_BIT) == DATA_LINK_BIT;
+        is_data_link.then(|| Generation::new(self.0 & !DATA_LINK_BIT)).flatten()
     }
 
     /// Which generation and position a node's number stands for; `None` for root and links.

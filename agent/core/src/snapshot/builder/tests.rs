@@ -1,6 +1,6 @@
 //! What a builder accepts and refuses, and that the tree holds what went in.
 
-use super::super::{DATA_LINK_INODE, HeapMemory, ROOT_INODE};
+use super::super::{HIDDEN_INODE, HeapMemory, ROOT_INODE, STATUS_INODE};
 use super::*;
 use proptest::prelude::*;
 use std::collections::BTreeSet;
@@ -63,7 +63,11 @@ fn inode_numbers_depend_on_names_and_generation_only() {
     for node in one.nodes() {
         assert_eq!(one.node(node.inode), Some(node));
     }
-    assert!(one.node(ROOT_INODE).is_none() && one.node(DATA_LINK_INODE).is_none());
+    assert!([ROOT_INODE, HIDDEN_INODE, STATUS_INODE].iter().all(|at| one.node(*at).is_none()));
+    let data = Inode::of_data_link(Generation::FIRST);
+    assert!(one.node(data).is_none());
+    assert_eq!(data.data_link_generation(), Some(Generation::FIRST));
+    assert_eq!(one.nodes()[0].inode.data_link_generation(), None);
     assert!(one.node(one.links()[0].inode).is_none());
 }
 
