@@ -1,1 +1,42 @@
-//! Skeleton.
+//! The CSI node driver: the only privileged process of Sotto. It mounts, holds FUSE file descriptors and
+//! passes them on; it answers FUSE_INIT and nothing else on a connection.
+//!
+//! | module | owns |
+//! |---|---|
+//! | [`cli`], [`settings`] | the command line, and what it says once checked |
+//! | [`confinement`] | what the process gives up first |
+//! | [`app`] | wiring, and the way out |
+//! | [`identity`], [`node`], [`registration`] | the services that kubelet calls |
+//! | [`publish`], [`unpublish`] | the life of a volume |
+//! | [`broker`] | the connected agents and their requests |
+//! | `takeover` | volumes whose agent is gone |
+//! | [`rotation`], [`mount_health`] | what only a helper process may ask of a mount |
+//! | [`target`], [`mountinfo`], [`mount`] | paths and mounts |
+//! | [`volume`], [`volumes`], [`journal`], [`reconcile`] | what is mounted, and what survives a restart |
+//! | [`socket`], [`run_dir`] | sockets and the run directory |
+//! | [`probe`] | the exec probe |
+
+pub mod app;
+pub mod broker;
+pub mod cli;
+pub mod confinement;
+pub mod driver;
+pub mod identity;
+pub mod journal;
+pub mod mount;
+pub mod mount_health;
+pub mod mountinfo;
+pub mod node;
+pub mod probe;
+pub mod publish;
+pub mod reconcile;
+pub mod registration;
+pub mod rotation;
+pub mod run_dir;
+pub mod settings;
+pub mod socket;
+mod takeover;
+pub mod target;
+pub mod unpublish;
+pub mod volume;
+pub mod volumes;

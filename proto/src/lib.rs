@@ -15,6 +15,16 @@ pub mod csi {
     }
 }
 
+/// How a plugin makes itself known to kubelet.
+pub mod registration {
+    /// Version 1.
+    #[allow(missing_docs, unreachable_pub, unused_qualifications, clippy::all, clippy::unwrap_used)]
+    #[rustfmt::skip]
+    pub mod v1 {
+        include!("gen/pluginregistration.rs");
+    }
+}
+
 /// What the driver and the agents say to each other.
 pub mod handoff {
     /// Version 1.

@@ -2,8 +2,9 @@
 
 use std::path::Path;
 
-const PROTOS: &[&str] = &["csi/v1/csi.proto", "handoff/v1/handoff.proto"];
-const FILES: &[&str] = &["csi.v1.rs", "sotto.handoff.v1.rs"];
+const PROTOS: &[&str] =
+    &["csi/v1/csi.proto", "handoff/v1/handoff.proto", "registration/v1/registration.proto"];
+const FILES: &[&str] = &["csi.v1.rs", "sotto.handoff.v1.rs", "pluginregistration.rs"];
 /// Messages that carry tokens or secrets: `src/redacted.rs` writes their `Debug`.
 const SECRET: &[&str] = &[
     ".csi.v1.NodePublishVolumeRequest",

@@ -1,0 +1,173 @@
+//! Wiring: what is started in which order, and how the process leaves.
+//!
+//! Order: the run directory, the journal and the mount table first; then the agents' socket; then CSI; and
+//! only when that answers, the registration by which kubelet begins to call.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use sotto_handoff::socket::Listener;
+use sotto_proto::csi::v1::identity_server::IdentityServer;
+use sotto_proto::csi::v1::node_server::NodeServer;
+use sotto_proto::registration::v1::registration_server::RegistrationServer;
+use sotto_runtime::drain::DrainTimeout;
+use tonic::transport::Server;
+use tonic::transport::server::Router;
+
+use crate::driver::{Driver, blocking};
+use crate::identity::Identity;
+use crate::journal::Journal;
+use crate::node::Node;
+use crate::registration::{Registration, socket_path};
+use crate::run_dir::{self, RunDirError};
+use crate::settings::Settings;
+use crate::socket::{self, SocketName};
+use crate::target::KubeletDir;
+use crate::{broker, reconcile, takeover};
+
+/// The agents' socket in the run directory.
+const AGENT_SOCKET: &str = "node.sock";
+const AGENT_SOCKET_MODE: u32 = 0o660;
+/// Calls that are worked on at one time, and streams of one connection.
+const MAX_CALLS: usize = 128;
+/// Largest request: kubelet's tokens are most of it.
+const MAX_REQUEST_BYTES: usize = 1 << 20;
+/// On SIGTERM: until the calls at work have ended. The three together stay under the 60 s of grace that the
+/// manifests give.
+const CALLS_DEADLINE: Duration = Duration::from_secs(25);
+/// Then: until each volume has an agent that holds its connection too.
+const HAND_OVER_DEADLINE: Duration = Duration::from_secs(20);
+/// Then: until the links and the sockets have ended.
+const DRAIN_DEADLINE: Duration = Duration::from_secs(10);
+
+/// Why the driver can't start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The run directory.
+    #[error(transparent)]
+    RunDir(#[from] RunDirError),
+    /// The kubelet directory.
+    #[error("the kubelet directory {0} can't be opened (--kubelet-dir)")]
+    KubeletDir(PathBuf, #[source] io::Error),
+    /// The journal or the mount table.
+    #[error("the journal can't be brought into line with the mounts")]
+    Reconcile(#[source] io::Error),
+    /// A socket.
+    #[error("no socket can be made at {0}")]
+    Socket(PathBuf, #[source] io::Error),
+}
+
+impl StartError {
+    /// Whether another command line would help.
+    #[must_use]
+    pub fn is_configuration(&self) -> bool {
+        match self {
+            Self::RunDir(_) | Self::KubeletDir(..) => true,
+            Self::Reconcile(_) | Self::Socket(..) => false,
+        }
+    }
+}
+
+/// A running driver.
+#[derive(Debug)]
+pub struct App {
+    driver: Arc<Driver>,
+    registration: Option<SocketName>,
+    /// Removed last: kubelet's calls fail on an absent socket sooner than on a silent one.
+    _endpoint: SocketName,
+}
+
+impl App {
+    /// Starts everything; when it returns, kubelet and agents can connect.
+    ///
+    /// # Errors
+    /// What is in the way.
+    pub async fn start(settings: Settings) -> Result<Self, StartError> {
+        run_dir::prepare(&settings.run_dir, settings.development)?;
+        let kubelet = KubeletDir::open(&settings.kubelet_dir)
+            .map_err(|error| StartError::KubeletDir(settings.kubelet_dir.clone(), error))?;
+        let journal = Journal::open(&settings.run_dir).map_err(StartError::Reconcile)?;
+        let driver = Arc::new(Driver::new(settings, kubelet, journal));
+        let at_start = Arc::clone(&driver);
+        blocking(move || reconcile::reconcile(&at_start)).await.map_err(StartError::Reconcile)?;
+
+        let listener = agents_listener(&driver.settings)?;
+        driver.drain.spawn(broker::serve(Arc::clone(&driver), listener));
+        driver.drain.spawn(takeover::run(Arc::clone(&driver)));
+        let path = driver.settings.endpoint.clone();
+        let endpoint = serve(&driver, &path, csi_services(&driver))?;
+        let registration = match driver.settings.registration_dir.clone() {
+            Some(directory) => {
+                let path = socket_path(&directory, &driver.settings.driver_name);
+                let registration = Registration::new(&driver.settings.driver_name);
+                let services =
+                    csi_services(&driver).add_service(RegistrationServer::new(registration));
+                Some(serve(&driver, &path, services)?)
+            }
+            None => None,
+        };
+        let volumes = driver.volumes.count();
+        tracing::info!(volumes, driver = driver.settings.driver_name, "ready");
+        Ok(Self { driver, registration, _endpoint: endpoint })
+    }
+
+    /// The driver's state.
+    #[must_use]
+    pub fn driver(&self) -> &Arc<Driver> {
+        &self.driver
+    }
+
+    /// Ends in order: kubelet is told, calls at work end, volumes get another holder. Mounts stay.
+    ///
+    /// # Errors
+    /// Calls or links that had not ended at their deadline.
+    pub async fn leave(mut self) -> Result<(), DrainTimeout> {
+        self.driver.leave();
+        drop(self.registration.take());
+        let calls = self.driver.calls.finish(CALLS_DEADLINE).await;
+        let mut unserved = self.driver.unserved_count.subscribe();
+        let handed_over = unserved.wait_for(|count| *count == 0);
+        if tokio::time::timeout(HAND_OVER_DEADLINE, handed_over).await.is_err() {
+            let volumes = *self.driver.unserved_count.borrow();
+            tracing::error!(
+                volumes,
+                "volumes have no sotto-node: their mounts end with this process"
+            );
+        }
+        self.driver.drain.finish(DRAIN_DEADLINE).await.and(calls)
+    }
+}
+
+fn agents_listener(settings: &Settings) -> Result<Listener, StartError> {
+    let path = settings.run_dir.join(AGENT_SOCKET);
+    let owner = (rustix::process::geteuid().as_raw(), settings.agent_gid);
+    sotto_handoff::socket::listen(&path, AGENT_SOCKET_MODE, Some(owner))
+        .map_err(|error| StartError::Socket(path, error))
+}
+
+fn csi_services(driver: &Arc<Driver>) -> Router {
+    let node = NodeServer::new(Node::new(Arc::clone(driver)));
+    let identity = IdentityServer::new(Identity::new(&driver.settings.driver_name));
+    Server::builder()
+        .concurrency_limit_per_connection(MAX_CALLS)
+        .max_concurrent_streams(u32::try_from(MAX_CALLS).ok())
+        .add_service(node.max_decoding_message_size(MAX_REQUEST_BYTES))
+        .add_service(identity)
+}
+
+fn serve(driver: &Arc<Driver>, path: &Path, services: Router) -> Result<SocketName, StartError> {
+    let (listener, name) =
+        socket::listen(path).map_err(|error| StartError::Socket(path.to_owned(), error))?;
+    let own_uid = rustix::process::geteuid().as_raw();
+    let connections = Box::pin(socket::connections_of(listener, own_uid));
+    let (drain, path) = (driver.drain.clone(), path.to_owned());
+    driver.drain.spawn(async move {
+        let served = services.serve_with_incoming_shutdown(connections, drain.begun()).await;
+        if let Err(error) = served {
+            tracing::error!(%error, path = %path.display(), "a socket is served no longer");
+        }
+    });
+    Ok(name)
+}

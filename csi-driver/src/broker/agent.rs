@@ -1,0 +1,109 @@
+//! One connected agent, and the requests that the driver sends it.
+
+use std::os::fd::BorrowedFd;
+use std::sync::Arc;
+use std::time::Duration;
+
+use sotto_core::fuse_init::Negotiated;
+use sotto_core::identity::VolumeId;
+use sotto_core::secret::SecretBytes;
+use sotto_handoff::link::{CallError, Link};
+use sotto_handoff::message::{Init, Prepare, Prepared, Release, Serve, Token, frame::Body};
+
+/// Time for the answer to come back after the agent's own deadline.
+const ANSWER_MARGIN: Duration = Duration::from_secs(1);
+
+/// A connected agent; cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Agent {
+    instance: Arc<str>,
+    link: Link,
+}
+
+impl Agent {
+    /// An agent whose handshake is done.
+    #[must_use]
+    pub fn new(instance: &str, link: Link) -> Self {
+        Self { instance: instance.into(), link }
+    }
+
+    /// Its instance: the same over reconnects of one process.
+    #[must_use]
+    pub fn instance(&self) -> Arc<str> {
+        Arc::clone(&self.instance)
+    }
+
+    /// Whether its link is alive.
+    #[must_use]
+    pub fn is_live(&self) -> bool {
+        !self.link.is_closed()
+    }
+
+    /// Lets it fetch a volume's secrets. It is told to answer a second before `deadline`.
+    ///
+    /// # Errors
+    /// Its refusal, or no answer.
+    pub async fn prepare(
+        &self,
+        mut request: Prepare,
+        deadline: Duration,
+    ) -> Result<Prepared, CallError> {
+        let own = deadline.saturating_sub(ANSWER_MARGIN).as_millis();
+        request.deadline_ms = u64::try_from(own).unwrap_or(u64::MAX);
+        match self.link.call(Body::Prepare(request), None, deadline).await?.body {
+            Body::Prepared(prepared) => Ok(prepared),
+            _ => Err(CallError::Unknown),
+        }
+    }
+
+    /// Lets it serve a prepared volume on a connection; `resend`: another served it before.
+    ///
+    /// # Errors
+    /// Its refusal, or no answer.
+    pub async fn serve(
+        &self,
+        id: &VolumeId,
+        init: Negotiated,
+        resend: bool,
+        connection: BorrowedFd<'_>,
+        deadline: Duration,
+    ) -> Result<(), CallError> {
+        let Negotiated { major, minor, max_readahead, flags, max_write } = init;
+        let init = Some(Init { major, minor, max_readahead, flags, max_write });
+        let serve = Serve { volume_id: id.as_str().to_owned(), init, resend };
+        match self.link.call(Body::Serve(serve), Some(connection), deadline).await?.body {
+            Body::Serving(_) => Ok(()),
+            _ => Err(CallError::Unknown),
+        }
+    }
+
+    /// Gives it a fresh token of the pod.
+    ///
+    /// # Errors
+    /// Its refusal (NOT_FOUND: it doesn't serve the volume), or no answer.
+    pub async fn token(
+        &self,
+        id: &VolumeId,
+        tokens: &SecretBytes,
+        deadline: Duration,
+    ) -> Result<(), CallError> {
+        let service_account_tokens = tokens.expose().to_vec();
+        let token = Token { volume_id: id.as_str().to_owned(), service_account_tokens };
+        match self.link.call(Body::Token(token), None, deadline).await?.body {
+            Body::Acknowledged(_) => Ok(()),
+            _ => Err(CallError::Unknown),
+        }
+    }
+
+    /// Tells it that a volume is gone.
+    ///
+    /// # Errors
+    /// Its refusal, or no answer.
+    pub async fn release(&self, id: &VolumeId, deadline: Duration) -> Result<(), CallError> {
+        let release = Release { volume_id: id.as_str().to_owned() };
+        match self.link.call(Body::Release(release), None, deadline).await?.body {
+            Body::Released(_) => Ok(()),
+            _ => Err(CallError::Unknown),
+        }
+    }
+}

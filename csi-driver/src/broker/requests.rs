@@ -1,0 +1,161 @@
+//! What an agent may ask of the driver: the file-system operations of a rotation, on volumes that it serves.
+//!
+//! Invariant: an agent is less trusted than the driver. It names a volume and a generation; every name that
+//! it gives stays one name inside that volume, and the operations are made by a helper process.
+
+use std::os::fd::OwnedFd;
+use std::path::Path;
+use std::sync::Arc;
+
+use sotto_core::identity::VolumeId;
+use sotto_core::names::ObjectPath;
+use sotto_handoff::link::{Answer, Handler};
+use sotto_handoff::message::{
+    Acknowledged, Code, Retire, Retired, Rotate, Rotated, Touch, frame::Body,
+};
+use sotto_handoff::refusal::Refusal;
+use tokio::sync::Semaphore;
+
+use crate::driver::{Driver, blocking};
+use crate::mountinfo::{self, Mount};
+use crate::rotation::{self, Operation, RotationError};
+use crate::volume::Volume;
+
+/// Helper processes at one time; the requests after them wait, bounded by the link.
+const MAX_HELPERS: usize = 8;
+
+/// One agent's requests.
+pub(super) struct Requests {
+    driver: Arc<Driver>,
+    instance: Arc<str>,
+    helpers: Semaphore,
+}
+
+impl Requests {
+    pub(super) fn new(driver: Arc<Driver>, instance: Arc<str>) -> Self {
+        Self { driver, instance, helpers: Semaphore::new(MAX_HELPERS) }
+    }
+
+    /// The volume, if this agent serves it.
+    fn own(&self, id: &str) -> Result<Arc<Volume>, Refusal> {
+        let unknown = || Refusal::new(Code::NotFound, "the driver has no such volume mounted");
+        let id = VolumeId::parse(id).map_err(|_| unknown())?;
+        let volume = self.driver.volumes.get(&id).ok_or_else(unknown)?;
+        // After a restart of the driver nobody is known to serve: whoever runs as the agent's uid may ask.
+        match volume.last_instance() {
+            Some(other) if other != self.instance => {
+                Err(Refusal::new(Code::PermissionDenied, "another sotto-node serves this volume"))
+            }
+            Some(_) | None => Ok(volume),
+        }
+    }
+
+    async fn perform(&self, volume: &Volume, operation: Operation) -> Result<(), Refusal> {
+        let internal = |error: &RotationError| Refusal::new(Code::Internal, &error.to_string());
+        let _permit = self
+            .helpers
+            .acquire()
+            .await
+            .map_err(|_| Refusal::new(Code::Unavailable, "the driver is leaving"))?;
+        rotation::run(self.driver.kubelet.path(), &volume.target.relative(), &operation)
+            .await
+            .map_err(|error| match &error {
+                RotationError::Deadline => Refusal::new(Code::DeadlineExceeded, &error.to_string()),
+                RotationError::Spawn(_) | RotationError::Failed(_) => internal(&error),
+            })
+    }
+
+    async fn rotate(&self, request: Rotate) -> Result<Answer, Refusal> {
+        let volume = self.own(&request.volume_id)?;
+        let Rotate { generation, add_links, remove_links, .. } = request;
+        add_links.iter().chain(&remove_links).try_for_each(|name| root_name(name))?;
+        let operation = Operation::Rotate { generation, add_links, remove_links };
+        self.perform(&volume, operation).await?;
+        Ok(Body::Rotated(Rotated {}).into())
+    }
+
+    async fn retire(&self, request: Retire) -> Result<Answer, Refusal> {
+        let volume = self.own(&request.volume_id)?;
+        let mounts = blocking(mountinfo::read)
+            .await
+            .map_err(|error| Refusal::new(Code::Internal, &error.to_string()))?;
+        let place = self.driver.kubelet.mount_point(&volume.target);
+        let bound = is_bound(&mounts, &place, request.generation);
+        let operation = Operation::Retire { generation: request.generation, bound };
+        self.perform(&volume, operation).await?;
+        Ok(Body::Retired(Retired { bound }).into())
+    }
+
+    async fn touch(&self, request: Touch) -> Result<Answer, Refusal> {
+        let volume = self.own(&request.volume_id)?;
+        let Touch { generation, paths, .. } = request;
+        paths.iter().try_for_each(|path| object_path(path))?;
+        self.perform(&volume, Operation::Touch { generation, paths }).await?;
+        Ok(Body::Acknowledged(Acknowledged {}).into())
+    }
+}
+
+impl Handler for Requests {
+    async fn handle(&self, body: Body, fd: Option<OwnedFd>) -> Result<Answer, Refusal> {
+        drop(fd); // no request of an agent comes with one
+        match body {
+            Body::Rotate(request) => self.rotate(request).await,
+            Body::Retire(request) => self.retire(request).await,
+            Body::Touch(request) => self.touch(request).await,
+            _ => Err(Refusal::new(Code::Unimplemented, "the driver takes no such request")),
+        }
+    }
+}
+
+/// Whether a bind mount (a subPath) still shows a file of the generation of the volume mounted at `place`.
+fn is_bound(mounts: &[Mount], place: &Path, generation: u64) -> bool {
+    let Some(volume) = mountinfo::top_at(mounts, place) else { return false };
+    let directories = [format!("/..{generation}"), format!("/..sotto/..{generation}")];
+    mounts
+        .iter()
+        .filter(|mount| mount.device == volume.device)
+        .any(|mount| directories.iter().any(|directory| mount.root.starts_with(directory)))
+}
+
+/// A name in a volume's root.
+fn root_name(name: &str) -> Result<(), Refusal> {
+    object_path(name)?;
+    if name.contains('/') {
+        return Err(Refusal::new(Code::InvalidArgument, "a root's name has a slash"));
+    }
+    Ok(())
+}
+
+fn object_path(path: &str) -> Result<(), Refusal> {
+    ObjectPath::parse(path)
+        .map(drop)
+        .map_err(|error| Refusal::new(Code::InvalidArgument, &error.to_string()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_that_leads_elsewhere_is_refused() {
+        for hostile in ["/etc/passwd", "../x", "..data", "a/../../x", "", ".", "a\0b", "a/b"] {
+            assert!(root_name(hostile).is_err(), "{hostile:?}");
+        }
+        assert!(root_name("password").is_ok());
+        assert!(object_path("tls/key.pem").is_ok());
+        assert!(object_path("/etc/shadow").is_err());
+    }
+
+    #[test]
+    fn a_subpath_bind_of_the_generation_is_seen_and_no_other() {
+        let table = "10 1 0:61 / /k/mount ro - fuse.sotto sotto:csi-1 rw\n\
+                     11 1 0:61 /..2/password /k/subpath ro - fuse.sotto sotto:csi-1 rw\n\
+                     12 1 0:62 /..3/password /k/other ro - fuse.sotto sotto:csi-2 rw\n\
+                     13 1 0:61 /..4/key//deleted /k/third ro - fuse.sotto sotto:csi-1 rw\n";
+        let mounts = mountinfo::parse(table.as_bytes()).unwrap();
+        let bound = |generation| is_bound(&mounts, Path::new("/k/mount"), generation);
+        assert!(bound(2) && bound(4));
+        assert!(!bound(1) && !bound(3) && !bound(20));
+        assert!(!is_bound(&mounts, Path::new("/k/gone"), 2));
+    }
+}

@@ -1,0 +1,95 @@
+//! What all calls share, and how they work with the file system.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use sotto_runtime::drain::Drain;
+use tokio::sync::{Notify, watch};
+
+use crate::broker::Broker;
+use crate::journal::Journal;
+use crate::settings::Settings;
+use crate::target::KubeletDir;
+use crate::volumes::Volumes;
+
+/// Longest time that a group of file-system calls may take: a disk that doesn't answer.
+const FILE_SYSTEM_DEADLINE: Duration = Duration::from_secs(20);
+
+/// The driver's state, shared by its services and tasks.
+#[derive(Debug)]
+pub struct Driver {
+    /// What the administrator said.
+    pub settings: Settings,
+    /// Where targets lie.
+    pub kubelet: Arc<KubeletDir>,
+    /// What is mounted.
+    pub volumes: Volumes,
+    /// What survives this process.
+    pub journal: Arc<Journal>,
+    /// Who serves.
+    pub broker: Broker,
+    /// Owner of the calls at work, which end before anything else does.
+    pub calls: Drain,
+    /// Owner of every other task.
+    pub drain: Drain,
+    /// A volume needs an agent.
+    pub(crate) unserved: Notify,
+    /// How many volumes had no agent when it was last looked at.
+    pub(crate) unserved_count: watch::Sender<usize>,
+    leaving: AtomicBool,
+}
+
+impl Driver {
+    /// A driver with no volume.
+    #[must_use]
+    pub fn new(settings: Settings, kubelet: KubeletDir, journal: Journal) -> Self {
+        Self {
+            settings,
+            kubelet: Arc::new(kubelet),
+            volumes: Volumes::default(),
+            journal: Arc::new(journal),
+            broker: Broker::default(),
+            calls: Drain::new(),
+            drain: Drain::new(),
+            unserved: Notify::new(),
+            unserved_count: watch::Sender::new(0),
+            leaving: AtomicBool::new(false),
+        }
+    }
+
+    /// From now on nothing new is mounted.
+    pub fn leave(&self) {
+        self.leaving.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether the process is about to end.
+    #[must_use]
+    pub fn is_leaving(&self) -> bool {
+        self.leaving.load(Ordering::Relaxed)
+    }
+}
+
+/// Makes file-system calls on a thread that may block. Their effects happen even if the caller goes away
+/// or the deadline passes.
+///
+/// # Errors
+/// The calls' own, or that they took too long.
+pub(crate) async fn blocking<T, E>(
+    calls: impl FnOnce() -> Result<T, E> + Send + 'static,
+) -> Result<T, E>
+where
+    T: Send + 'static,
+    E: From<io::Error> + Send + 'static,
+{
+    let done = tokio::task::spawn_blocking(calls);
+    match tokio::time::timeout(FILE_SYSTEM_DEADLINE, done).await {
+        Ok(Ok(result)) => result,
+        Ok(Err(error)) => Err(io::Error::other(error).into()),
+        Err(_) => {
+            let what = "the file system did not answer within 20 s";
+            Err(io::Error::new(io::ErrorKind::TimedOut, what).into())
+        }
+    }
+}

@@ -1,0 +1,56 @@
+//! Whether a mount is dead: every holder of its connection is gone, and all it ever says is ENOTCONN.
+//!
+//! Invariant: only a short-lived process of its own asks. A mount that is alive and unserved would keep
+//! whoever asks waiting, without end and unkillable once the question was read.
+
+use std::io;
+use std::os::fd::AsFd;
+use std::path::Path;
+use std::process::Stdio;
+use std::time::Duration;
+
+use rustix::io::Errno;
+use tokio::process::Command;
+
+use crate::target::TargetPath;
+
+/// The helper's subcommand.
+pub const HELPER_COMMAND: &str = "mount-health";
+/// The helper's exit status for a dead mount.
+pub const DEAD: u8 = 3;
+/// A dead mount answers at once.
+const ANSWER_DEADLINE: Duration = Duration::from_secs(2);
+
+/// Whether the mount at `target` is dead for certain.
+pub async fn is_dead(kubelet_dir: &Path, target: &TargetPath) -> bool {
+    let child = Command::new("/proc/self/exe")
+        .arg(HELPER_COMMAND)
+        .args([kubelet_dir, &target.relative()])
+        .env_clear()
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .kill_on_drop(true) // killed and reaped in the background, never waited for
+        .spawn();
+    let ended = async { child?.wait().await };
+    match tokio::time::timeout(ANSWER_DEADLINE, ended).await {
+        Ok(Ok(status)) => status.code() == Some(i32::from(DEAD)),
+        Ok(Err(error)) => {
+            tracing::warn!(%target, %error, "the mount's health can't be asked for");
+            false
+        }
+        Err(_) => false,
+    }
+}
+
+/// What the helper does: asks the mount whose root is `mount`.
+///
+/// # Errors
+/// Anything but a clear answer.
+pub fn ask(mount: impl AsFd) -> io::Result<bool> {
+    match rustix::fs::fstatfs(mount) {
+        Ok(_) => Ok(false),
+        Err(Errno::NOTCONN) => Ok(true),
+        Err(error) => Err(error.into()),
+    }
+}

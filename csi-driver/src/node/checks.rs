@@ -1,0 +1,259 @@
+//! One list of validations for each request, each with its gRPC code.
+//!
+//! Invariant: what passes here is parsed into types whose syntax is checked, and the pod's tokens have moved
+//! into wiped memory. A publish has two lists: the first is about the request itself; the second is
+//! about what a first mount needs, and is kept as a result, because a republish must not fail by it.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use sotto_core::attributes::{AttributeError, SERVICE_ACCOUNT_TOKENS, VolumeAttributes};
+use sotto_core::identity::{IdentifierError, VolumeId};
+use sotto_core::secret::{SecretBytes, SecretString};
+use sotto_proto::csi::v1::{
+    NodeGetVolumeStatsRequest, NodePublishVolumeRequest, NodeUnpublishVolumeRequest,
+    VolumeCapability, volume_capability::AccessType,
+};
+use tonic::Code;
+
+use crate::driver::Driver;
+use crate::target::{TargetError, TargetPath};
+use crate::volume::{Volume, VolumeSpec};
+
+/// Largest map of tokens: what fits into one frame to the agent. CSI's own limit of 4 KiB for maps is not
+/// kept by kubelet either.
+pub const MAX_TOKENS_BYTES: usize = 128 << 10;
+/// The one mount flag that kubelet sends on its own (SELinux).
+const CONTEXT_FLAG: &str = "context=";
+
+/// A request that can't be served as it is.
+#[derive(Debug, thiserror::Error)]
+pub enum Invalid {
+    /// A field that must be there is not.
+    #[error("{0} is missing from the request")]
+    Missing(&'static str),
+    /// The volume's id.
+    #[error(transparent)]
+    VolumeId(#[from] IdentifierError),
+    /// The target path.
+    #[error(transparent)]
+    Target(#[from] TargetError),
+    /// A block volume.
+    #[error("only mounted volumes are served, no block volumes")]
+    Block,
+    /// A mount flag that isn't ours to set.
+    #[error("mount flag {0:?} is not supported: a volume of secrets has fixed mount options")]
+    MountFlag(String),
+    /// Not a group.
+    #[error("volume mount group {0:?} is not a group id")]
+    Group(String),
+    /// The volume's attributes.
+    #[error(transparent)]
+    Attributes(#[from] AttributeError),
+    /// The target lies in another pod's directory.
+    #[error("the target path is in the directory of pod {0}, the volume is of pod {1}")]
+    OtherPod(String, String),
+    /// No token.
+    #[error(
+        "the request has no service account token: the CSIDriver object needs tokenRequests with the \
+         stores' audiences"
+    )]
+    NoTokens,
+    /// Too many or too large tokens.
+    #[error("the service account tokens have {0} bytes: at most {MAX_TOKENS_BYTES}")]
+    TokensTooLarge(usize),
+    /// Not mounted here.
+    #[error("volume {0} is not mounted on this node at this path")]
+    NotFound(String),
+}
+
+impl Invalid {
+    /// Its gRPC code.
+    #[must_use]
+    pub fn code(&self) -> Code {
+        match self {
+            Self::Missing(_)
+            | Self::VolumeId(_)
+            | Self::Target(_)
+            | Self::Block
+            | Self::MountFlag(_)
+            | Self::Group(_)
+            | Self::Attributes(_)
+            | Self::OtherPod(..)
+            | Self::TokensTooLarge(_) => Code::InvalidArgument,
+            Self::NoTokens => Code::FailedPrecondition,
+            Self::NotFound(_) => Code::NotFound,
+        }
+    }
+}
+
+/// NodePublishVolume, checked.
+pub struct Publish {
+    /// The volume.
+    pub id: VolumeId,
+    /// Where.
+    pub target: TargetPath,
+    /// What a first publish needs.
+    pub content: Result<Content, Invalid>,
+}
+
+/// What a first publish needs.
+pub struct Content {
+    /// Without tokens.
+    pub spec: VolumeSpec,
+    /// kubelet's JSON map of tokens by audience.
+    pub tokens: SecretBytes,
+    /// The SELinux context of the mount.
+    pub context: Option<String>,
+}
+
+/// Checks NodePublishVolume.
+///
+/// # Errors
+/// The first check of the first list that fails.
+pub fn publish(request: NodePublishVolumeRequest, driver: &Driver) -> Result<Publish, Invalid> {
+    let NodePublishVolumeRequest {
+        volume_id,
+        target_path,
+        volume_capability,
+        secrets,
+        mut volume_context,
+        ..
+    } = request;
+    let tokens = take_tokens(secrets, &mut volume_context);
+
+    let id = volume_id_of(volume_id)?;
+    let target = target_of(&target_path, driver)?;
+    let capability = mount_of(volume_capability)?;
+
+    let content = content(capability, &volume_context, tokens, &target, driver);
+    Ok(Publish { id, target, content })
+}
+
+fn content(
+    capability: Capability,
+    context: &BTreeMap<String, String>,
+    tokens: Option<SecretBytes>,
+    target: &TargetPath,
+    driver: &Driver,
+) -> Result<Content, Invalid> {
+    let attributes = VolumeAttributes::parse(context, &driver.settings.node_name)?;
+    let VolumeAttributes { identity, class, refresh, max_stale, optional } = attributes;
+    if *target.pod_uid() != identity.pod_uid {
+        let (path, pod) = (target.pod_uid().to_string(), identity.pod_uid.to_string());
+        return Err(Invalid::OtherPod(path, pod));
+    }
+    let mount_group = group_of(&capability.group)?;
+    let context = context_of(capability.flags, driver)?;
+    let tokens = tokens.ok_or(Invalid::NoTokens)?;
+    if tokens.len() > MAX_TOKENS_BYTES {
+        return Err(Invalid::TokensTooLarge(tokens.len()));
+    }
+    let (refresh_ms, max_stale_ms) = (refresh.map(milliseconds), max_stale.map(milliseconds));
+    let spec = VolumeSpec { identity, class, mount_group, refresh_ms, max_stale_ms, optional };
+    Ok(Content { spec, tokens, context })
+}
+
+/// Checks NodeUnpublishVolume.
+///
+/// # Errors
+/// The first check that fails.
+pub fn unpublish(
+    request: &NodeUnpublishVolumeRequest,
+    driver: &Driver,
+) -> Result<(VolumeId, TargetPath), Invalid> {
+    let id = volume_id_of(request.volume_id.clone())?;
+    let target = target_of(&request.target_path, driver)?;
+    Ok((id, target))
+}
+
+/// Checks NodeGetVolumeStats and finds the volume.
+///
+/// # Errors
+/// The first check that fails.
+pub fn stats(request: &NodeGetVolumeStatsRequest, driver: &Driver) -> Result<Arc<Volume>, Invalid> {
+    let id = volume_id_of(request.volume_id.clone())?;
+    if request.volume_path.is_empty() {
+        return Err(Invalid::Missing("volume path"));
+    }
+    let volume = driver.volumes.get(&id);
+    volume
+        .filter(|volume| driver.kubelet.target(&request.volume_path).as_ref() == Ok(&volume.target))
+        .ok_or_else(|| Invalid::NotFound(id.to_string()))
+}
+
+fn volume_id_of(id: String) -> Result<VolumeId, Invalid> {
+    if id.is_empty() {
+        return Err(Invalid::Missing("volume id"));
+    }
+    Ok(VolumeId::parse(id)?)
+}
+
+fn target_of(path: &str, driver: &Driver) -> Result<TargetPath, Invalid> {
+    if path.is_empty() {
+        return Err(Invalid::Missing("target path"));
+    }
+    Ok(driver.kubelet.target(path)?)
+}
+
+struct Capability {
+    group: String,
+    flags: Vec<String>,
+}
+
+fn mount_of(capability: Option<VolumeCapability>) -> Result<Capability, Invalid> {
+    match capability.ok_or(Invalid::Missing("volume capability"))?.access_type {
+        Some(AccessType::Mount(mount)) => {
+            Ok(Capability { group: mount.volume_mount_group, flags: mount.mount_flags })
+        }
+        Some(AccessType::Block(_)) => Err(Invalid::Block),
+        None => Err(Invalid::Missing("volume capability's access type")),
+    }
+}
+
+fn group_of(text: &str) -> Result<Option<u32>, Invalid> {
+    if text.is_empty() {
+        return Ok(None);
+    }
+    // The largest number means "no group" to the kernel.
+    match text.parse() {
+        Ok(gid) if gid != u32::MAX => Ok(Some(gid)),
+        Ok(_) | Err(_) => Err(Invalid::Group(text.chars().take(20).collect())),
+    }
+}
+
+/// kubelet sends a context on nodes with SELinux; elsewhere the kernel would refuse one.
+fn context_of(flags: Vec<String>, driver: &Driver) -> Result<Option<String>, Invalid> {
+    let mut context = driver.settings.selinux_context.clone();
+    for flag in flags {
+        match flag.strip_prefix(CONTEXT_FLAG) {
+            Some(label) => context = Some(label.trim_matches('"').to_owned()),
+            None => return Err(Invalid::MountFlag(flag.chars().take(80).collect())),
+        }
+    }
+    Ok(context.filter(|_| driver.settings.has_selinux))
+}
+
+/// From `secrets` first, then from the context: both occur while a cluster changes over. No copy of the
+/// text stays behind, and other secrets, which nobody asked for, are wiped.
+fn take_tokens(
+    secrets: BTreeMap<String, String>,
+    context: &mut BTreeMap<String, String>,
+) -> Option<SecretBytes> {
+    let mut tokens = context.remove(SERVICE_ACCOUNT_TOKENS).map(SecretString::new);
+    for (key, value) in secrets {
+        let value = SecretString::new(value);
+        if key == SERVICE_ACCOUNT_TOKENS {
+            tokens = Some(value);
+        }
+    }
+    tokens.map(SecretBytes::from).filter(|tokens| !tokens.is_empty())
+}
+
+fn milliseconds(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests;

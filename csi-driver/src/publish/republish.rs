@@ -1,0 +1,114 @@
+//! A publish of a volume that is mounted: the fresh token is passed on, and kubelet hears OK.
+//!
+//! Invariant: no error, whatever is wrong; kubelet would delete the mount's directory and leave the pod
+//! stale for good (kubernetes#121271).
+
+use std::time::Duration;
+
+use sotto_core::identity::VolumeId;
+use sotto_core::secret::SecretBytes;
+use sotto_handoff::link::CallError;
+use sotto_handoff::message::Code;
+use tokio::time::Instant;
+
+use super::{Place, fetch_and_mount, give_up};
+use crate::broker::Agent;
+use crate::driver::Driver;
+use crate::mount_health;
+use crate::node::checks::{Content, Invalid};
+use crate::target::TargetPath;
+use crate::volume::Volume;
+
+/// Trouble isn't waited for.
+const TOKEN_DEADLINE: Duration = Duration::from_secs(2);
+
+/// Passes the token on. What the request said comes back if neither the agent nor this process holds the
+/// volume's connection.
+pub(super) async fn refresh(
+    driver: &Driver,
+    id: &VolumeId,
+    content: Result<Content, Invalid>,
+) -> Option<Content> {
+    let content = match content {
+        Ok(content) => content,
+        Err(error) => {
+            tracing::warn!(volume = %id, %error, "a republish has no token to pass on");
+            return None;
+        }
+    };
+    let volume = driver.volumes.get(id);
+    if let Some(volume) = volume.as_ref().filter(|volume| volume.connection.is_some()) {
+        refresh_held(driver, volume, content.tokens).await;
+        return None;
+    }
+    // An earlier driver's mount: an agent that was there before serves it still.
+    let known = volume.as_ref().and_then(|volume| volume.server());
+    let agent = known.or_else(|| driver.broker.current())?;
+    match pass(&agent, id, &content.tokens).await {
+        Ok(()) => volume.inspect(|volume| volume.served_by(agent, None)).and(None),
+        Err(error) if is_unknown(&error) => Some(content),
+        Err(_) => None,
+    }
+}
+
+async fn refresh_held(driver: &Driver, volume: &Volume, tokens: SecretBytes) {
+    volume.keep_tokens(tokens);
+    let (Some(agent), Some(tokens)) = (volume.server(), volume.tokens()) else {
+        driver.unserved.notify_one();
+        return;
+    };
+    match pass(&agent, &volume.id, &tokens).await {
+        Ok(()) => volume.set_trouble(None),
+        Err(error) if is_unknown(&error) => {
+            volume.not_served();
+            driver.unserved.notify_one();
+        }
+        Err(error) => volume.set_trouble(Some(error.to_string())),
+    }
+}
+
+async fn pass(agent: &Agent, id: &VolumeId, tokens: &SecretBytes) -> Result<(), CallError> {
+    let passed = agent.token(id, tokens, TOKEN_DEADLINE).await;
+    if let Err(error) = &passed {
+        tracing::warn!(volume = %id, %error, "sotto-node did not take a fresh token");
+    }
+    passed
+}
+
+fn is_unknown(error: &CallError) -> bool {
+    matches!(error, CallError::Refused(refusal) if refusal.code() == Code::NotFound)
+}
+
+/// Mounts a volume afresh over its dead mount, whose last holder is gone. On top, so that containers that
+/// receive the node's mounts see it; the others have to be restarted.
+pub(super) async fn revive(
+    driver: &Driver,
+    id: &VolumeId,
+    target: &TargetPath,
+    content: Content,
+    deadline: Instant,
+) {
+    let trouble = |text: &str| {
+        if let Some(volume) = driver.volumes.get(id) {
+            volume.set_trouble(Some(text.to_owned()));
+        }
+    };
+    if !mount_health::is_dead(driver.kubelet.path(), target).await {
+        tracing::warn!(volume = %id, "sotto-node does not know a volume whose mount is not dead");
+        trouble("sotto-node does not serve this volume");
+        return;
+    }
+    let Some(agent) = driver.broker.current() else { return };
+    tracing::warn!(
+        volume = %id, %target,
+        "every holder of the volume's connection is gone: it is mounted afresh; containers without \
+         HostToContainer propagation see it after a restart"
+    );
+    let made =
+        fetch_and_mount(driver, &agent, (id, target, Place::OverDead), content, deadline).await;
+    if let Err(error) = made {
+        tracing::warn!(volume = %id, %error, "a dead volume is not mounted afresh");
+        trouble("the mount lost its server: delete the pod if it doesn't heal");
+        give_up(&agent, id).await;
+    }
+}

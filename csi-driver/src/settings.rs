@@ -1,0 +1,191 @@
+//! What the administrator said, checked as a whole before anything is done.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use sotto_core::identity::NodeName;
+
+use crate::cli::Serve;
+
+/// Longest name of a CSI driver.
+const MAX_DRIVER_NAME: usize = 63;
+const SCHEME: &str = "unix://";
+/// File descriptors that are not volumes: sockets, directories, the runtime's.
+const RESERVED_FILES: u64 = 256;
+/// Most volumes of a node, whatever its limits say.
+const MOST_VOLUMES: u64 = 10_000;
+const AGENT_PATIENCE: Duration = Duration::from_secs(10);
+
+/// The settings of a driver.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Path of the CSI socket.
+    pub endpoint: PathBuf,
+    /// kubelet's plugin directory.
+    pub registration_dir: Option<PathBuf>,
+    /// The CSI driver's name.
+    pub driver_name: String,
+    /// This node.
+    pub node_name: NodeName,
+    /// kubelet's root directory.
+    pub kubelet_dir: PathBuf,
+    /// Where driver and agents meet.
+    pub run_dir: PathBuf,
+    /// The agents' user.
+    pub agent_uid: u32,
+    /// The agents' group.
+    pub agent_gid: u32,
+    /// SELinux context where kubelet names none.
+    pub selinux_context: Option<String>,
+    /// Whether this node has SELinux.
+    pub has_selinux: bool,
+    /// Whether the run directory may be on a disk.
+    pub development: bool,
+    /// Most volumes at one time.
+    pub max_volumes: usize,
+    /// How long a publish waits for an agent to connect, e.g. while it is being replaced.
+    pub agent_patience: Duration,
+}
+
+/// Everything that is wrong with the arguments.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub struct Faults(Vec<String>);
+
+impl fmt::Display for Faults {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0.join("; "))
+    }
+}
+
+impl Settings {
+    /// Checks the arguments. `open_files` is the process's limit, if it has one.
+    ///
+    /// # Errors
+    /// All faults at once.
+    pub fn check(serve: Serve, open_files: Option<u64>) -> Result<Self, Faults> {
+        let mut faults = Vec::new();
+        let endpoint = endpoint_path(&serve.endpoint).unwrap_or_else(|fault| {
+            faults.push(format!("--endpoint: {fault}"));
+            PathBuf::new()
+        });
+        if !is_driver_name(&serve.driver_name) {
+            let rule = "at most 63 letters, digits, hyphens and dots, between letters or digits";
+            faults.push(format!(
+                "--driver-name: {:?} is not a CSI driver's name: {rule}",
+                serve.driver_name
+            ));
+        }
+        let node_name = NodeName::parse(serve.node_name.clone());
+        if let Err(error) = &node_name {
+            faults.push(format!("--node-name: {error}"));
+        }
+        let directories = [
+            ("--kubelet-dir", Some(&serve.kubelet_dir)),
+            ("--run-dir", Some(&serve.run_dir)),
+            ("--registration-dir", serve.registration_dir.as_ref()),
+        ];
+        for (argument, path) in directories {
+            if path.is_some_and(|path| !path.is_absolute()) {
+                faults.push(format!("{argument}: the path must be absolute"));
+            }
+        }
+        match node_name {
+            Ok(node_name) if faults.is_empty() => {
+                Ok(Self::checked(serve, endpoint, node_name, open_files))
+            }
+            Ok(_) | Err(_) => Err(Faults(faults)),
+        }
+    }
+
+    fn checked(
+        serve: Serve,
+        endpoint: PathBuf,
+        node_name: NodeName,
+        open_files: Option<u64>,
+    ) -> Self {
+        let files = open_files.unwrap_or(u64::MAX).saturating_sub(RESERVED_FILES);
+        let max_volumes = usize::try_from(files.min(MOST_VOLUMES)).unwrap_or(usize::MAX);
+        Self {
+            endpoint,
+            registration_dir: serve.registration_dir,
+            driver_name: serve.driver_name,
+            node_name,
+            kubelet_dir: serve.kubelet_dir,
+            run_dir: serve.run_dir,
+            agent_uid: serve.agent_uid,
+            agent_gid: serve.agent_gid,
+            selinux_context: serve.selinux_context,
+            has_selinux: Path::new("/sys/fs/selinux/enforce").exists(),
+            development: serve.development,
+            max_volumes,
+            agent_patience: AGENT_PATIENCE,
+        }
+    }
+}
+
+/// The path in `unix:///path` (or `unix:/path`).
+///
+/// # Errors
+/// What is wrong with it.
+pub fn endpoint_path(endpoint: &str) -> Result<PathBuf, &'static str> {
+    let path = endpoint.strip_prefix(SCHEME).or_else(|| endpoint.strip_prefix("unix:"));
+    let path = Path::new(path.ok_or("write unix:///path/to/csi.sock")?);
+    if path.is_absolute() && path.file_name().is_some() {
+        Ok(path.to_owned())
+    } else {
+        Err("the socket's path must be absolute, as in unix:///path/to/csi.sock")
+    }
+}
+
+fn is_driver_name(name: &str) -> bool {
+    let inner = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.');
+    let ends = |b: Option<&u8>| b.is_some_and(u8::is_ascii_alphanumeric);
+    let bytes = name.as_bytes();
+    name.len() <= MAX_DRIVER_NAME
+        && ends(bytes.first())
+        && ends(bytes.last())
+        && name.bytes().all(inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::Cli;
+    use clap::Parser;
+
+    fn check(arguments: &[&str]) -> Result<Settings, Faults> {
+        let all = ["sotto-csi", "--node-name", "node-1"].iter().chain(arguments);
+        Settings::check(Cli::try_parse_from(all).unwrap().serve.unwrap(), Some(1_024))
+    }
+
+    #[test]
+    fn the_defaults_are_valid() {
+        let settings = check(&[]).unwrap();
+        assert_eq!(settings.endpoint, Path::new("/csi/csi.sock"));
+        assert_eq!(settings.max_volumes, 768);
+    }
+
+    #[test]
+    fn all_faults_are_reported_at_once() {
+        let long = "d".repeat(64);
+        let faults = check(&[
+            "--endpoint=tcp://0.0.0.0:1",
+            "--driver-name",
+            &long,
+            "--kubelet-dir=kubelet",
+            "--run-dir=run",
+            "--registration-dir=here",
+        ])
+        .unwrap_err();
+        assert_eq!(faults.0.len(), 5, "{faults}");
+    }
+
+    #[test]
+    fn names_of_drivers_are_those_that_csi_allows() {
+        assert!(is_driver_name("secrets-store.csi.k8s.io"));
+        for name in ["", "-a", "a.", "a/b", "a b", "../a"] {
+            assert!(!is_driver_name(name), "{name:?}");
+        }
+    }
+}

@@ -1,0 +1,122 @@
+//! Volumes whose agent is gone are handed to the next one.
+//!
+//! Invariant: the driver's dup keeps a connection alive between two agents; a volume is handed out again
+//! only if its own agent's link has ended and a process that isn't that agent (or has lost it) is there.
+//! A restarted agent has nothing, so it fetches anew with the freshest token, then serves with `resend`.
+
+use std::os::fd::AsFd;
+use std::sync::Arc;
+use std::time::Duration;
+
+use sotto_core::identity::VolumeId;
+use sotto_handoff::link::CallError;
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+
+use crate::driver::Driver;
+use crate::volume::Volume;
+use crate::volumes::Busy;
+
+/// Volumes handed over at one time.
+const PARALLEL: usize = 16;
+const PREPARE_DEADLINE: Duration = Duration::from_secs(30);
+const SERVE_DEADLINE: Duration = Duration::from_secs(10);
+const TURN_PATIENCE: Duration = Duration::from_secs(1);
+/// Between two tries of what failed: doubled from the first to the last.
+const FIRST_PAUSE: Duration = Duration::from_millis(500);
+const LAST_PAUSE: Duration = Duration::from_secs(30);
+
+/// Why a volume is still unserved.
+#[derive(Debug, thiserror::Error)]
+enum TakeOverError {
+    #[error(transparent)]
+    Busy(#[from] Busy),
+    #[error("no sotto-node is connected")]
+    NoAgent,
+    #[error("no token is known: kubelet's next republish brings one")]
+    NoToken,
+    #[error(transparent)]
+    Agent(#[from] CallError),
+}
+
+/// Hands volumes over whenever an agent comes or goes, until the drain begins.
+pub(crate) async fn run(driver: Arc<Driver>) {
+    let mut changes = driver.broker.changes();
+    let mut pause = FIRST_PAUSE;
+    loop {
+        let unserved = restore_all(&driver).await;
+        driver.unserved_count.send_replace(unserved);
+        pause = if unserved == 0 { LAST_PAUSE } else { pause };
+        tokio::select! {
+            _ = changes.changed() => pause = FIRST_PAUSE,
+            () = driver.unserved.notified() => pause = FIRST_PAUSE,
+            () = tokio::time::sleep(pause) => pause = (pause * 2).min(LAST_PAUSE),
+            () = driver.drain.begun() => return,
+        }
+    }
+}
+
+/// Returns how many are unserved still.
+async fn restore_all(driver: &Arc<Driver>) -> usize {
+    let permits = Arc::new(Semaphore::new(PARALLEL));
+    let mut tasks = JoinSet::new();
+    for volume in driver.volumes.all().into_iter().filter(|volume| needs_agent(volume)) {
+        let (driver, permits) = (Arc::clone(driver), Arc::clone(&permits));
+        tasks.spawn(async move {
+            let _permit = permits.acquire().await;
+            restore(&driver, &volume.id).await
+        });
+    }
+    let mut unserved = 0;
+    while let Some(done) = tasks.join_next().await {
+        match done {
+            Ok(true) => {}
+            Ok(false) => unserved += 1,
+            Err(error) => {
+                tracing::error!(%error, "a take-over panicked");
+                unserved += 1;
+            }
+        }
+    }
+    unserved
+}
+
+fn needs_agent(volume: &Volume) -> bool {
+    volume.connection.is_some() && volume.server().is_none()
+}
+
+async fn restore(driver: &Driver, id: &VolumeId) -> bool {
+    match hand_over(driver, id).await {
+        Ok(()) => true,
+        Err(error) => {
+            tracing::warn!(volume = %id, %error, "the volume has no sotto-node yet");
+            if let Some(volume) = driver.volumes.get(id) {
+                volume.set_trouble(Some(format!("no sotto-node serves the volume: {error}")));
+            }
+            false
+        }
+    }
+}
+
+async fn hand_over(driver: &Driver, id: &VolumeId) -> Result<(), TakeOverError> {
+    let _turn = driver.volumes.turn(id, TURN_PATIENCE).await?;
+    // It may have been unpublished, or handed over, in the meantime.
+    let Some(volume) = driver.volumes.get(id).filter(|volume| needs_agent(volume)) else {
+        return Ok(());
+    };
+    let Some(connection) = &volume.connection else { return Ok(()) };
+    let agent = driver.broker.current().ok_or(TakeOverError::NoAgent)?;
+    if volume.last_instance().is_some_and(|last| last == agent.instance()) {
+        // The same process, connected anew: it has served all along.
+        volume.served_by(agent, None);
+        return Ok(());
+    }
+    let tokens = volume.tokens().ok_or(TakeOverError::NoToken)?;
+    let prepare = volume.spec.prepare(id, &tokens);
+    let prepared = agent.prepare(prepare, PREPARE_DEADLINE).await?;
+    let resend = volume.init.can_resend();
+    agent.serve(id, volume.init, resend, connection.as_fd(), SERVE_DEADLINE).await?;
+    tracing::info!(volume = %id, instance = %agent.instance(), "taken over");
+    volume.served_by(agent, Some(prepared.objects.len()));
+    Ok(())
+}

@@ -1,0 +1,160 @@
+//! A volume that is mounted here: what the journal keeps of it, and what only this process knows.
+//!
+//! Invariant: [`VolumeSpec`] and what the journal holds contain no token; the freshest token is kept in
+//! wiped memory only, for the agent that takes the volume over.
+
+use std::os::fd::OwnedFd;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use serde::{Deserialize, Serialize};
+use sotto_core::fuse_init::Negotiated;
+use sotto_core::identity::{ClassName, VolumeId, WorkloadIdentity};
+use sotto_core::secret::SecretBytes;
+use sotto_handoff::message::{Pod, Prepare};
+
+use crate::broker::Agent;
+use crate::target::TargetPath;
+
+/// What kubelet said about a volume, checked; without tokens.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VolumeSpec {
+    /// The pod.
+    pub identity: WorkloadIdentity,
+    /// Its SecretProviderClass.
+    pub class: ClassName,
+    /// Group that owns the files.
+    pub mount_group: Option<u32>,
+    /// Chosen by the pod's author, in milliseconds.
+    pub refresh_ms: Option<u64>,
+    /// Chosen by the pod's author, in milliseconds.
+    pub max_stale_ms: Option<u64>,
+    /// Whether objects that the store doesn't have are left out.
+    pub optional: bool,
+}
+
+impl VolumeSpec {
+    /// The request to the agent, but for the time that it has.
+    #[must_use]
+    pub fn prepare(&self, id: &VolumeId, tokens: &SecretBytes) -> Prepare {
+        let identity = &self.identity;
+        Prepare {
+            volume_id: id.as_str().to_owned(),
+            pod: Some(Pod {
+                namespace: identity.namespace.as_str().to_owned(),
+                name: identity.pod_name.as_str().to_owned(),
+                uid: identity.pod_uid.as_str().to_owned(),
+                service_account: identity.service_account.as_str().to_owned(),
+                node: identity.node.as_str().to_owned(),
+            }),
+            secret_provider_class: self.class.as_str().to_owned(),
+            mount_group: self.mount_group,
+            service_account_tokens: tokens.expose().to_vec(),
+            deadline_ms: 0,
+            optional: self.optional,
+            refresh_ms: self.refresh_ms,
+            max_stale_ms: self.max_stale_ms,
+        }
+    }
+}
+
+/// A mounted volume.
+#[derive(Debug)]
+pub struct Volume {
+    /// Its id.
+    pub id: VolumeId,
+    /// Where it is mounted.
+    pub target: TargetPath,
+    /// What kubelet said.
+    pub spec: VolumeSpec,
+    /// What was agreed upon with the kernel.
+    pub init: Negotiated,
+    /// The FUSE connection; `None` if an earlier driver process mounted it and took its fd along.
+    pub connection: Option<OwnedFd>,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    tokens: Option<Arc<SecretBytes>>,
+    server: Option<Agent>,
+    objects: usize,
+    trouble: Option<String>,
+}
+
+impl std::fmt::Debug for State {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("State").field("server", &self.server).finish_non_exhaustive()
+    }
+}
+
+impl Volume {
+    /// A volume that nobody serves yet.
+    #[must_use]
+    pub fn new(
+        id: VolumeId,
+        target: TargetPath,
+        spec: VolumeSpec,
+        init: Negotiated,
+        connection: Option<OwnedFd>,
+    ) -> Self {
+        Self { id, target, spec, init, connection, state: Mutex::default() }
+    }
+
+    /// Keeps the freshest tokens; the older ones are wiped.
+    pub fn keep_tokens(&self, tokens: SecretBytes) {
+        self.with(|state| state.tokens = Some(Arc::new(tokens)));
+    }
+
+    /// The freshest tokens.
+    #[must_use]
+    pub fn tokens(&self) -> Option<Arc<SecretBytes>> {
+        self.with(|state| state.tokens.clone())
+    }
+
+    /// Notes that `agent` serves, and how many objects where it said so.
+    pub fn served_by(&self, agent: Agent, objects: Option<usize>) {
+        self.with(|state| {
+            state.server = Some(agent);
+            state.objects = objects.unwrap_or(state.objects);
+            state.trouble = None;
+        });
+    }
+
+    /// Notes that the agent doesn't know the volume.
+    pub fn not_served(&self) {
+        self.with(|state| state.server = None);
+    }
+
+    /// Notes what kubelet is told when it asks for the volume's condition; `None`: all is well.
+    pub fn set_trouble(&self, trouble: Option<String>) {
+        self.with(|state| state.trouble = trouble);
+    }
+
+    /// What is wrong, if anything.
+    #[must_use]
+    pub fn trouble(&self) -> Option<String> {
+        self.with(|state| state.trouble.clone())
+    }
+
+    /// The agent that serves, if its link is alive.
+    #[must_use]
+    pub fn server(&self) -> Option<Agent> {
+        self.with(|state| state.server.clone()).filter(Agent::is_live)
+    }
+
+    /// The instance that served last, alive or not.
+    #[must_use]
+    pub fn last_instance(&self) -> Option<Arc<str>> {
+        self.with(|state| state.server.as_ref().map(Agent::instance))
+    }
+
+    /// How many objects the agent holds.
+    #[must_use]
+    pub fn objects(&self) -> usize {
+        self.with(|state| state.objects)
+    }
+
+    fn with<T>(&self, act: impl FnOnce(&mut State) -> T) -> T {
+        act(&mut self.state.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}

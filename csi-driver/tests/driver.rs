@@ -1,0 +1,30 @@
+//! The driver over its real services, with real mounts; an agent's part is played by the tests. Where it
+//! must be killed or confined the binary itself is started.
+//! Needs root, or a user namespace: `tests/tools/with-mounts`.
+#![expect(clippy::unwrap_used, reason = "in a test a failed step ends it")]
+
+#[path = "machine/agent.rs"]
+mod agent;
+#[path = "machine/driver_process.rs"]
+mod driver_process;
+#[path = "machine/machine.rs"]
+mod machine;
+#[path = "machine/mini_fuse.rs"]
+mod mini_fuse;
+
+#[path = "process/confined.rs"]
+mod confined;
+#[path = "process/leaving.rs"]
+mod leaving;
+#[path = "volumes/publish.rs"]
+mod publish;
+#[path = "volumes/republish.rs"]
+mod republish;
+#[path = "process/restart.rs"]
+mod restart;
+#[path = "volumes/services.rs"]
+mod services;
+#[path = "volumes/takeover.rs"]
+mod takeover;
+#[path = "volumes/unpublish.rs"]
+mod unpublish;

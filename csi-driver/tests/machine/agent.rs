@@ -1,0 +1,209 @@
+//! A sotto-node's part, in this process: it speaks the handoff protocol and serves by [`super::mini_fuse`].
+
+use std::collections::HashMap;
+use std::os::fd::OwnedFd;
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+
+use sotto_handoff::handshake;
+use sotto_handoff::link::{Answer, Handler, Link};
+use sotto_handoff::message::{
+    Acknowledged, Code, ObjectVersion, Prepare, Prepared, Released, Role, Serving, frame::Body,
+};
+use sotto_handoff::refusal::Refusal;
+use sotto_handoff::socket::connect;
+use tokio::sync::{Semaphore, watch};
+
+use super::mini_fuse;
+
+/// What an agent was asked, in order.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Asked {
+    Prepare { volume: String, tokens: String, group: Option<u32> },
+    Serve { volume: String, resend: bool },
+    Token { volume: String, tokens: String },
+    Release { volume: String },
+}
+
+/// How an agent behaves.
+#[derive(Default)]
+pub(crate) struct Behaviour {
+    pub(crate) refuse_prepare: Option<Refusal>,
+    pub(crate) refuse_serve: Option<Refusal>,
+    /// Each Prepare takes one permit.
+    pub(crate) gate: Option<Arc<Semaphore>>,
+}
+
+/// One agent process.
+pub(crate) struct Agent {
+    state: Arc<State>,
+    task: Mutex<Option<tokio::task::JoinHandle<()>>>,
+}
+
+struct State {
+    instance: String,
+    behaviour: Behaviour,
+    asked: watch::Sender<Vec<Asked>>,
+    served: Mutex<HashMap<String, Served>>,
+}
+
+struct Served {
+    /// Kept while the thread is stopped.
+    _connection: OwnedFd,
+    stop: Option<OwnedFd>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Served {
+    fn stop(&mut self) {
+        self.stop = None;
+        if let Some(thread) = self.thread.take() {
+            thread.join().unwrap();
+        }
+    }
+}
+
+impl Drop for Served {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+impl Agent {
+    /// An agent that is connected to the driver of `run_dir`.
+    pub(crate) async fn connected(run_dir: &Path, instance: &str, behaviour: Behaviour) -> Self {
+        let state = State {
+            instance: instance.to_owned(),
+            behaviour,
+            asked: watch::Sender::new(Vec::new()),
+            served: Mutex::default(),
+        };
+        let agent = Self { state: Arc::new(state), task: Mutex::new(None) };
+        agent.connect(run_dir).await;
+        agent
+    }
+
+    /// Connects, again if need be, and keeps what it serves.
+    pub(crate) async fn connect(&self, run_dir: &Path) {
+        self.disconnect().await;
+        let connection = connect(&run_dir.join("node.sock")).await.unwrap();
+        handshake::hello(&connection, Role::NodeAgent, &self.state.instance).await.unwrap();
+        let (_link, run) =
+            Link::start(connection, Arc::new(Requests(Arc::clone(&self.state))), 512);
+        let task = tokio::spawn(async move {
+            run.await;
+        });
+        *self.task.lock().unwrap() = Some(task);
+    }
+
+    /// Loses the connection, but not the volumes.
+    pub(crate) async fn disconnect(&self) {
+        let task = self.task.lock().unwrap().take();
+        if let Some(task) = task {
+            task.abort();
+            let _ = task.await;
+        }
+    }
+
+    /// Dies: connection, fds and threads end.
+    pub(crate) async fn die(self) {
+        self.disconnect().await;
+        let served = std::mem::take(&mut *self.state.served.lock().unwrap());
+        tokio::task::spawn_blocking(|| drop(served)).await.unwrap();
+    }
+
+    /// Answers no reader any more, but keeps its connections open.
+    pub(crate) async fn freeze(&self) {
+        let state = Arc::clone(&self.state);
+        let freeze = move || state.served.lock().unwrap().values_mut().for_each(Served::stop);
+        tokio::task::spawn_blocking(freeze).await.unwrap();
+    }
+
+    /// What it was asked so far.
+    pub(crate) fn asked(&self) -> Vec<Asked> {
+        self.state.asked.borrow().clone()
+    }
+
+    /// Waits until it was asked what `wanted` looks for.
+    pub(crate) async fn wait_for(&self, wanted: impl Fn(&Asked) -> bool) {
+        let mut asked = self.state.asked.subscribe();
+        let found = asked.wait_for(|asked| asked.iter().any(&wanted));
+        let found = tokio::time::timeout(std::time::Duration::from_secs(20), found).await;
+        assert!(found.is_ok(), "it was asked only {:?}", self.asked());
+    }
+
+    /// How often it was asked to prepare.
+    pub(crate) fn prepares(&self) -> usize {
+        self.asked().iter().filter(|asked| matches!(asked, Asked::Prepare { .. })).count()
+    }
+}
+
+struct Requests(Arc<State>);
+
+impl Handler for Requests {
+    async fn handle(&self, body: Body, fd: Option<OwnedFd>) -> Result<Answer, Refusal> {
+        let state = &self.0;
+        match body {
+            Body::Prepare(prepare) => state.prepare(prepare).await,
+            Body::Serve(serve) => {
+                state.note(Asked::Serve { volume: serve.volume_id.clone(), resend: serve.resend });
+                if let Some(refusal) = &state.behaviour.refuse_serve {
+                    return Err(refusal.clone());
+                }
+                assert_eq!(serve.init.unwrap().major, 7);
+                state.serve(serve.volume_id, fd.unwrap(), serve.resend);
+                Ok(Body::Serving(Serving {}).into())
+            }
+            Body::Token(token) => {
+                let known = state.served.lock().unwrap().contains_key(&token.volume_id);
+                let tokens = String::from_utf8(token.service_account_tokens).unwrap();
+                state.note(Asked::Token { volume: token.volume_id, tokens });
+                if !known {
+                    return Err(Refusal::new(Code::NotFound, "no such volume"));
+                }
+                Ok(Body::Acknowledged(Acknowledged {}).into())
+            }
+            Body::Release(release) => {
+                let served = state.served.lock().unwrap().remove(&release.volume_id);
+                tokio::task::spawn_blocking(|| drop(served)).await.unwrap();
+                state.note(Asked::Release { volume: release.volume_id });
+                Ok(Body::Released(Released {}).into())
+            }
+            other => panic!("an agent is never asked {other:?}"),
+        }
+    }
+}
+
+impl State {
+    fn note(&self, asked: Asked) {
+        self.asked.send_modify(|all| all.push(asked));
+    }
+
+    async fn prepare(&self, prepare: Prepare) -> Result<Answer, Refusal> {
+        assert!(prepare.deadline_ms > 0);
+        self.note(Asked::Prepare {
+            volume: prepare.volume_id,
+            tokens: String::from_utf8(prepare.service_account_tokens).unwrap(),
+            group: prepare.mount_group,
+        });
+        if let Some(gate) = &self.behaviour.gate {
+            gate.acquire().await.unwrap().forget();
+        }
+        let object = ObjectVersion { id: "who".to_owned(), version: "1".to_owned() };
+        let prepared = Body::Prepared(Prepared { objects: vec![object] });
+        self.behaviour.refuse_prepare.clone().map_or(Ok(prepared.into()), Err)
+    }
+
+    fn serve(&self, volume: String, connection: OwnedFd, resend: bool) {
+        if resend {
+            rustix::io::write(&connection, &sotto_core::fuse_init::RESEND).unwrap();
+        }
+        let (stopped, stop) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).unwrap();
+        let who = self.instance.clone();
+        let kept = connection.try_clone().unwrap();
+        let thread = std::thread::spawn(move || mini_fuse::serve(&connection, &stopped, &who));
+        let served = Served { _connection: kept, stop: Some(stop), thread: Some(thread) };
+        self.served.lock().unwrap().insert(volume, served);
+    }
+}

@@ -1,0 +1,79 @@
+//! Agents that come and go under a mount.
+
+use tonic::Code;
+
+use crate::agent::{Agent, Asked, Behaviour};
+use crate::machine::{Machine, eventually};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_read_waits_for_the_next_agent_and_succeeds() {
+    let machine = Machine::started().await;
+    let agent = Agent::connected(&machine.run_dir(), "a", Behaviour::default()).await;
+    machine.publish("csi-1", "uid-1", "token").await.unwrap();
+    agent.die().await;
+    let path = machine.target("uid-1").join("who");
+    let reading = tokio::task::spawn_blocking(|| std::fs::read_to_string(path));
+    let next = Agent::connected(&machine.run_dir(), "b", Behaviour::default()).await;
+    assert_eq!(reading.await.unwrap().unwrap(), "b");
+    let serve = Asked::Serve { volume: "csi-1".to_owned(), resend: true };
+    assert!(next.asked().contains(&serve));
+    eventually("the volume is served again", || {
+        machine.app().driver().volumes.all()[0].server().is_some()
+    })
+    .await;
+    assert!(!machine.condition("csi-1", "uid-1").await.unwrap().abnormal);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_same_agent_connected_anew_is_not_asked_again() {
+    let machine = Machine::started().await;
+    let agent = Agent::connected(&machine.run_dir(), "a", Behaviour::default()).await;
+    machine.publish("csi-1", "uid-1", "token").await.unwrap();
+    agent.disconnect().await;
+    assert_eq!(machine.who_serves("uid-1").await.unwrap(), "a");
+    agent.connect(&machine.run_dir()).await;
+    eventually("the volume has its agent back", || {
+        machine.app().driver().volumes.all()[0].server().is_some()
+    })
+    .await;
+    assert_eq!(agent.prepares(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_live_agents_volumes_stay_with_it_when_another_connects() {
+    let machine = Machine::started().await;
+    let old = Agent::connected(&machine.run_dir(), "old", Behaviour::default()).await;
+    machine.publish("csi-1", "uid-1", "token").await.unwrap();
+    let new = Agent::connected(&machine.run_dir(), "new", Behaviour::default()).await;
+    eventually("the new agent is the current one", || {
+        let current = machine.app().driver().broker.current();
+        current.is_some_and(|agent| &*agent.instance() == "new")
+    })
+    .await;
+    machine.publish("csi-2", "uid-2", "token").await.unwrap();
+    assert_eq!(machine.who_serves("uid-1").await.unwrap(), "old");
+    assert_eq!(machine.who_serves("uid-2").await.unwrap(), "new");
+    assert_eq!((old.prepares(), new.prepares()), (1, 1));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn another_user_than_the_agents_is_refused() {
+    let machine = Machine::started_with(|settings| settings.agent_uid = 4_242).await;
+    let socket = machine.run_dir().join("node.sock");
+    let connection = sotto_handoff::socket::connect(&socket).await.unwrap();
+    let role = sotto_handoff::message::Role::NodeAgent;
+    assert!(sotto_handoff::handshake::hello(&connection, role, "x").await.is_err());
+    let status = machine.publish("csi-1", "uid-1", "token").await.unwrap_err();
+    assert_eq!(status.code(), Code::Unavailable);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_calls_itself_a_driver_is_not_taken_for_an_agent() {
+    let machine = Machine::started().await;
+    let socket = machine.run_dir().join("node.sock");
+    let connection = sotto_handoff::socket::connect(&socket).await.unwrap();
+    let role = sotto_handoff::message::Role::Driver;
+    let _ = sotto_handoff::handshake::hello(&connection, role, "x").await;
+    assert!(connection.receive().await.is_err(), "the connection is closed");
+    assert!(machine.app().driver().broker.current().is_none());
+}
