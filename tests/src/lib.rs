@@ -1,1 +1,23 @@
-//! Skeleton.
+//! What the end-to-end tests share: a scene with a store, an issuer, a node and a pod.
+
+pub mod files;
+pub mod scene;
+
+/// Runs one scenario on the embedded store and on a real OpenBao server, as two tests.
+#[macro_export]
+macro_rules! on_both_stores {
+    ($($(#[$doc:meta])* $name:ident),* $(,)?) => {
+        mod on_the_embedded_store {
+            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $name() -> anyhow::Result<()> {
+                super::$name($crate::scene::Scene::embedded().await?).await
+            })*
+        }
+        mod on_openbao {
+            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $name() -> anyhow::Result<()> {
+                super::$name($crate::scene::Scene::openbao().await?).await
+            })*
+        }
+    };
+}

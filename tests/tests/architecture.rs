@@ -21,7 +21,8 @@ const ARROWS: &[(&str, &[&str])] = &[
         "sotto-volume",
         &["sotto-core", "sotto-runtime", "sotto-handoff", "sotto-store", "sotto-fuse"],
     ),
-    ("sotto-node", &["sotto-volume"]),
+    ("sotto-kubernetes", &["sotto-core"]),
+    ("sotto-node", &["sotto-volume", "sotto-kubernetes"]),
     ("sotto-csi", &["sotto-core", "sotto-runtime", "sotto-handoff", "sotto-proto"]),
     ("sotto-dev", &["sotto-core", "sotto-runtime", "sotto-proto"]),
 ];
@@ -45,6 +46,7 @@ const FORBIDDEN_IN_DRIVER: &[&str] = &[
     "sotto-store",
     "sotto-fuse",
     "sotto-volume",
+    "sotto-kubernetes",
     "sotto-dev",
 ];
 

@@ -1,1 +1,24 @@
-//! Skeleton.
+//! The node agent: serves the volumes of a node's pods.
+//!
+//! | module | owns |
+//! |---|---|
+//! | [`arguments`] | the command line |
+//! | [`config`] | the configuration file: every fault at once |
+//! | [`check`] | the `check` subcommand |
+//! | [`classes`] | SecretProviderClasses from a directory of manifests |
+//! | [`driver`] | the link to the driver, made again for ever |
+//! | [`admin`] | the socket that probes ask |
+//! | [`readiness`] | whether this agent does its work |
+//! | [`process`] | what the process gives up before it does anything |
+//! | [`app`] | the parts put together |
+#![forbid(unsafe_code)]
+
+pub mod admin;
+pub mod app;
+pub mod arguments;
+pub mod check;
+pub mod classes;
+pub mod config;
+pub mod driver;
+pub mod process;
+pub mod readiness;

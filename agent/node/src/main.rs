@@ -1,2 +1,94 @@
-//! Skeleton.
-fn main() {}
+//! `sotto-node`: serves the secrets of this node's pods. Only the sequence is here.
+#![forbid(unsafe_code)]
+
+use std::fmt::Display;
+use std::process::ExitCode;
+
+use clap::Parser;
+use sotto_core::identity::NodeName;
+use sotto_node::arguments::{Arguments, Command, ServeArguments, mode};
+use sotto_node::config::Config;
+use sotto_node::{admin, app, check, process};
+use sotto_runtime::allocator::WipingAllocator;
+use sotto_runtime::{EXIT_CONFIGURATION, telemetry};
+
+#[global_allocator]
+static ALLOCATOR: WipingAllocator = WipingAllocator;
+
+fn main() -> ExitCode {
+    if let Err(error) = process::protect() {
+        return refuse(error);
+    }
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) => return usage(&error),
+    };
+    // Nobody installs another one in this process.
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    match arguments.command {
+        None => serve(arguments.serve),
+        Some(Command::Probe { admin, live }) => match admin::probe(&admin, live) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(reason) => {
+                say_error(format!("not ready: {reason}"));
+                ExitCode::FAILURE
+            }
+        },
+        Some(Command::Check { config, development }) => {
+            match check::check(&config, mode(development)) {
+                Ok(check::Summary { stores, keys, classes }) => {
+                    say(format!("usable: {stores} stores, {keys} signing keys, {classes} classes"));
+                    ExitCode::SUCCESS
+                }
+                Err(faults) => refuse(faults),
+            }
+        }
+    }
+}
+
+fn serve(arguments: ServeArguments) -> ExitCode {
+    if let Err(error) = telemetry::init(&arguments.log) {
+        return refuse(error);
+    }
+    if let Err(error) = process::confine(arguments.mode()) {
+        return refuse(error);
+    }
+    let node = match NodeName::parse(arguments.node_name.clone().unwrap_or_default()) {
+        Ok(node) => node,
+        Err(error) => return refuse(format!("--node-name: {error}")),
+    };
+    let file = arguments.config.clone().unwrap_or_default();
+    let config = match Config::load(&file, arguments.mode()) {
+        Ok(config) => config,
+        Err(faults) => return refuse(faults),
+    };
+    match app::run(config, node, &arguments.admin) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            say_error(format!("{error:#}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn usage(error: &clap::Error) -> ExitCode {
+    // Help and the version are no errors, and go to standard output.
+    let code = if error.use_stderr() { EXIT_CONFIGURATION } else { 0 };
+    let _ = error.print();
+    ExitCode::from(code)
+}
+
+fn refuse(error: impl Display) -> ExitCode {
+    say_error(error);
+    ExitCode::from(EXIT_CONFIGURATION)
+}
+
+#[expect(clippy::print_stdout, reason = "the result of a subcommand")]
+fn say(text: impl Display) {
+    println!("{text}");
+}
+
+#[expect(clippy::print_stderr, reason = "before the log, or beside it, for who started us by hand")]
+fn say_error(text: impl Display) {
+    eprintln!("sotto-node: {text}");
+}

@@ -115,13 +115,20 @@ pub struct SnapshotBuilder {
     limits: Limits,
     objects: Vec<Object>,
     bytes: usize,
+    may_be_empty: bool,
 }
 
 impl SnapshotBuilder {
     /// An empty builder.
     #[must_use]
     pub fn new(limits: Limits) -> Self {
-        Self { limits, objects: Vec::new(), bytes: 0 }
+        Self { limits, objects: Vec::new(), bytes: 0, may_be_empty: false }
+    }
+
+    /// Accepts a volume without objects: all of them are optional, and none is there.
+    #[must_use]
+    pub fn or_empty(self) -> Self {
+        Self { may_be_empty: true, ..self }
     }
 
     /// Adds the next object.
@@ -159,7 +166,7 @@ impl SnapshotBuilder {
         fs_group: Option<u32>,
         memory: &dyn SecretMemorySource,
     ) -> Result<Snapshot, SnapshotError> {
-        if self.objects.is_empty() {
+        if self.objects.is_empty() && !self.may_be_empty {
             return Err(SnapshotError::Empty);
         }
         let mut paths = Paths::default();

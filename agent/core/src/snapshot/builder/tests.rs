@@ -125,6 +125,14 @@ fn limits_hold_at_their_edge() {
     assert_eq!(build(Vec::new()).err(), Some(SnapshotError::Empty));
 }
 
+#[test]
+fn a_volume_of_optional_objects_may_be_empty() {
+    let builder = SnapshotBuilder::new(Limits::default()).or_empty();
+    let memory = HeapMemory::default();
+    let snapshot = builder.build(Generation::FIRST, UNIX_EPOCH, None, &memory).unwrap();
+    assert_eq!((snapshot.nodes().len(), snapshot.links().len()), (1, 0));
+}
+
 proptest! {
     #[test]
     fn what_was_put_in_comes_out(

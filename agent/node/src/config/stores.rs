@@ -1,0 +1,62 @@
+//! `stores` and `defaults`.
+
+use serde::Deserialize;
+use serde_json::{Value, json};
+use sotto_core::identity::StoreName;
+use sotto_store::Stores;
+use sotto_store::config::{Fault as StoreFault, StoreConfig};
+
+use super::Fault;
+use super::section::{self, Section};
+
+/// Keys of a store without a default.
+const REQUIRED: &[&str] =
+    &["name", "kind", "address", "ca", "auth", "auth.method", "auth.audience", "allow"];
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Defaults {
+    store: Option<StoreName>,
+}
+
+pub(super) fn read(root: &mut Section, faults: &mut Vec<Fault>) -> Option<Stores> {
+    let before = faults.len();
+    let defaults = root.take("defaults").unwrap_or_else(|| json!({}));
+    let defaults = section::read::<Defaults>(defaults, "defaults", &[], faults);
+    let entries = match root.take("stores") {
+        Some(Value::Array(entries)) => entries,
+        Some(_) => {
+            faults.push(Fault::new("stores", "not a list: begin each store with a dash"));
+            return None;
+        }
+        None => Vec::new(),
+    };
+    let mut names = Vec::new();
+    let mut configs = Vec::new();
+    for (index, entry) in entries.into_iter().enumerate() {
+        names.push(entry.get("name").and_then(Value::as_str).unwrap_or_default().to_owned());
+        let at = format!("stores[{index}]");
+        configs.push(section::read::<StoreConfig>(entry, &at, REQUIRED, faults));
+    }
+    let default = defaults.and_then(|defaults| defaults.store);
+    if faults.len() == before {
+        let configs = configs.into_iter().flatten().collect();
+        return Stores::open(configs, default)
+            .map_err(|found| faults.extend(translate(found)))
+            .ok();
+    }
+    // One that can't be read must not hide what is wrong with the others.
+    for (index, config) in configs.iter().enumerate() {
+        let found = config.as_ref().map(StoreConfig::validate).unwrap_or_default();
+        let within = |fault: StoreFault| fault.within(&format!("stores[{index}]"));
+        faults.extend(translate(found.into_iter().map(within).collect()));
+    }
+    if let Some(name) = default.filter(|name| !names.iter().any(|known| known == name.as_str())) {
+        faults.push(Fault::new("defaults.store", format!("no store is named {name}")));
+    }
+    None
+}
+
+fn translate(found: Vec<StoreFault>) -> impl Iterator<Item = Fault> {
+    found.into_iter().map(|fault| Fault { path: fault.path, message: fault.message })
+}

@@ -1,0 +1,132 @@
+//! The link to the driver: made, used until it ends, and made again, for as long as the process lives.
+//!
+//! Invariant: nothing is said to a peer before the kernel has confirmed its uid. Volumes don't depend on the
+//! link: they are served on while it is away.
+
+use std::hash::{BuildHasher, Hasher};
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use sotto_handoff::handshake::{self, HandshakeError};
+use sotto_handoff::link::{Handler, Link, LinkEnd};
+use sotto_handoff::message::Role;
+use sotto_handoff::packet::Connection;
+use sotto_handoff::peer::{self, PeerError};
+use sotto_handoff::socket;
+use sotto_runtime::drain::Drain;
+
+use crate::config::Driver;
+use crate::readiness::Readiness;
+
+/// Requests of the driver that are worked on at once; more are refused, and the driver asks again.
+const MAX_REQUESTS: usize = 512;
+/// First pause before another attempt; it doubles.
+const FIRST_PAUSE: Duration = Duration::from_millis(50);
+/// Longest pause.
+const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+
+/// Why there is no link.
+#[derive(Debug, thiserror::Error)]
+pub enum DriverError {
+    /// Nobody listens there, or this uid may not connect.
+    #[error("{socket} can't be connected to: {error}")]
+    Connect {
+        /// The socket.
+        socket: String,
+        /// Why.
+        error: io::Error,
+    },
+    /// Somebody else listens there.
+    #[error("the driver's socket: {0}")]
+    Peer(#[from] PeerError),
+    /// It speaks, and doesn't agree.
+    #[error("the driver: {0}")]
+    Handshake(#[from] HandshakeError),
+    /// It isn't a driver.
+    #[error("what listens at the driver's socket is no driver: its role is {0:?}")]
+    NotADriver(Role),
+}
+
+/// Keeps the link.
+pub struct DriverLink<H> {
+    driver: Driver,
+    handler: Arc<H>,
+    readiness: Readiness,
+    drain: Drain,
+    /// Random, one a process: tells the driver a reconnect from a restart.
+    instance: String,
+}
+
+impl<H: Handler> DriverLink<H> {
+    /// Nothing is connected before [`Self::run`].
+    #[must_use]
+    pub fn new(driver: Driver, handler: H, readiness: Readiness, drain: Drain) -> Self {
+        let instance = random_name();
+        Self { driver, handler: Arc::new(handler), readiness, drain, instance }
+    }
+
+    /// Connects, serves, and connects again, until the drain begins.
+    pub async fn run(self) {
+        let mut pause = FIRST_PAUSE;
+        let mut told = String::new();
+        while !self.drain.has_begun() {
+            match self.connected().await {
+                Ok(connection) => {
+                    told.clear();
+                    pause = FIRST_PAUSE;
+                    match self.served(connection).await {
+                        Some(end) => {
+                            tracing::warn!(reason = %end.0, "the link to the driver ended")
+                        }
+                        None => return,
+                    }
+                }
+                Err(error) => {
+                    // Once for each reason: the driver may be away for long.
+                    let reason = error.to_string();
+                    if reason != told {
+                        tracing::warn!(%reason, "the driver is not reached; trying on");
+                        told = reason;
+                    }
+                }
+            }
+            tokio::select! {
+                () = tokio::time::sleep(pause) => pause = (pause * 2).min(LONGEST_PAUSE),
+                () = self.drain.begun() => {}
+            }
+        }
+    }
+
+    async fn connected(&self) -> Result<Connection, DriverError> {
+        let connection = socket::connect(&self.driver.socket).await.map_err(|error| {
+            DriverError::Connect { socket: self.driver.socket.display().to_string(), error }
+        })?;
+        peer::require_uid(&connection, self.driver.uid)?;
+        let agreed = handshake::hello(&connection, Role::NodeAgent, &self.instance).await?;
+        if agreed.role != Role::Driver {
+            return Err(DriverError::NotADriver(agreed.role));
+        }
+        tracing::info!(version = agreed.version, driver = %agreed.software, "linked to the driver");
+        Ok(connection)
+    }
+
+    /// Serves the driver until the connection ends; nothing once the drain has begun.
+    async fn served(&self, connection: Connection) -> Option<LinkEnd> {
+        let (_link, task) = Link::start(connection, Arc::clone(&self.handler), MAX_REQUESTS);
+        self.readiness.linked();
+        tokio::select! {
+            end = task => Some(end),
+            () = self.drain.begun() => None,
+        }
+    }
+}
+
+fn random_name() -> String {
+    // Seeded by the kernel's random numbers.
+    let random = || std::collections::hash_map::RandomState::new().build_hasher().finish();
+    format!("{:016x}{:016x}", random(), random())
+}
+
+#[cfg(test)]
+mod tests;

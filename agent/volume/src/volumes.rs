@@ -1,0 +1,251 @@
+//! Every volume of this agent: what the driver asks about them, and who answers.
+//!
+//! Invariant: a volume has one owner task, reached through a bounded mailbox; nothing else changes it. A
+//! volume id is known with one pod and one set of attributes, or not at all. Every request ends by its
+//! deadline. This module finds the owner; `owner` is the life of one volume.
+
+mod error;
+mod held;
+mod owner;
+mod prepare;
+mod refusal;
+mod registry;
+mod request;
+mod wipe;
+
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::time::Duration;
+
+use sotto_core::clock::Clock;
+use sotto_core::identity::{NodeName, VolumeId};
+use sotto_core::limits::Limits;
+use sotto_core::snapshot::{ObjectVersion, SecretMemorySource};
+use sotto_fuse::Negotiated;
+use sotto_handoff::link::{Answer, Handler};
+use sotto_handoff::message::frame::Body;
+use sotto_handoff::message::{self, Acknowledged, Code, Prepare, Prepared, Release, Released};
+use sotto_handoff::message::{Serve, Serving, Token};
+use sotto_handoff::refusal::Refusal;
+use sotto_runtime::drain::Drain;
+use sotto_store::Stores;
+use tokio::sync::{Semaphore, oneshot};
+use tokio::time::Instant;
+use zeroize::Zeroizing;
+
+use crate::audit::AuditLog;
+use crate::classes::ClassSource;
+use crate::token::TokenVerifier;
+use owner::Command;
+use registry::Registry;
+
+pub use error::{ObjectFault, VolumeError};
+pub use request::RequestError;
+
+/// Volumes whose secrets may be fetched at once; others wait within their deadline.
+const FETCHES_AT_ONCE: usize = 32;
+/// How often a request looks for an owner that doesn't end in this very moment.
+const TRIES: usize = 3;
+
+/// How long things may take.
+#[derive(Debug, Clone, Copy)]
+pub struct Deadlines {
+    /// Prepare, whatever the driver says; kubelet gives up after 2 min.
+    pub prepare: Duration,
+    /// Serve and Token.
+    pub request: Duration,
+    /// Each part of a Release that the driver waits for.
+    pub release: Duration,
+    /// The revocation of a store's token, whether somebody waits for it or not.
+    pub revoke: Duration,
+    /// From Prepared to Serve: after that a volume is given up.
+    pub unserved: Duration,
+}
+
+impl Default for Deadlines {
+    fn default() -> Self {
+        Self {
+            prepare: Duration::from_secs(110),
+            request: Duration::from_secs(10),
+            release: Duration::from_secs(2),
+            revoke: Duration::from_secs(15),
+            unserved: Duration::from_secs(120),
+        }
+    }
+}
+
+/// What volumes are made with.
+pub struct Services {
+    /// The node that this agent runs on.
+    pub node: NodeName,
+    /// The SecretProviderClasses.
+    pub classes: Arc<dyn ClassSource>,
+    /// The administrator's stores.
+    pub stores: Arc<Stores>,
+    /// Believes tokens.
+    pub verifier: TokenVerifier,
+    /// Memory for values.
+    pub memory: Arc<dyn SecretMemorySource>,
+    /// The audit log.
+    pub audit: AuditLog,
+    /// Wall time.
+    pub clock: Arc<dyn Clock>,
+    /// How large, and how many.
+    pub limits: Limits,
+    /// How long.
+    pub deadlines: Deadlines,
+    /// Owns the volumes' tasks; once it has begun no volume is prepared any more.
+    pub drain: Drain,
+}
+
+struct Shared {
+    services: Services,
+    registry: Registry,
+    fetches: Arc<Semaphore>,
+}
+
+/// All volumes; cheap to clone.
+#[derive(Clone)]
+pub struct Volumes(Arc<Shared>);
+
+impl Volumes {
+    /// No volume yet.
+    #[must_use]
+    pub fn new(services: Services) -> Self {
+        let fetches = Arc::new(Semaphore::new(FETCHES_AT_ONCE));
+        Self(Arc::new(Shared { services, registry: Registry::default(), fetches }))
+    }
+
+    /// How many volumes there are, in preparation or served.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.0.registry.count()
+    }
+
+    async fn prepare(&self, message: Prepare) -> Result<Prepared, Arc<VolumeError>> {
+        let services = &self.0.services;
+        let request = request::read(message, &services.node, services.deadlines.prepare)
+            .map_err(VolumeError::Request)?;
+        let end = Instant::now() + request.deadline;
+        let (spec, tokens) = (Arc::new(request.spec), Arc::new(request.tokens));
+        for _ in 0..TRIES {
+            let (reply, answer) = oneshot::channel();
+            let left = end.saturating_duration_since(Instant::now());
+            owner::prepare(&self.0, &spec, &tokens, left, reply)?;
+            match tokio::time::timeout_at(end, answer).await {
+                Ok(Ok(versions)) => return Ok(prepared(&versions?)),
+                // Its owner ended before it read the request: there will be another one.
+                Ok(Err(_)) => {}
+                Err(_) => {
+                    let what = "the secrets were not fetched";
+                    return Err(VolumeError::Deadline { what, deadline: request.deadline }.into());
+                }
+            }
+        }
+        Err(VolumeError::Ending(spec.volume.clone()).into())
+    }
+
+    async fn serve(&self, message: Serve, fd: Option<OwnedFd>) -> Result<(), Arc<VolumeError>> {
+        let volume = request::volume(&message.volume_id).map_err(VolumeError::Request)?;
+        let fuse = fd.ok_or(VolumeError::NoConnection)?;
+        let init = message.init.map(negotiated).ok_or(VolumeError::NoConnection)?;
+        let resend = message.resend;
+        let deadline = self.0.services.deadlines.request;
+        self.ask(&volume, "the volume was not served", deadline, |reply| Command::Serve {
+            fuse,
+            init,
+            resend,
+            reply,
+        })
+        .await?
+        .ok_or_else(|| VolumeError::Unknown(volume).into())
+    }
+
+    async fn token(&self, message: Token) -> Result<(), Arc<VolumeError>> {
+        let tokens = Zeroizing::new(message.service_account_tokens);
+        let volume = request::volume(&message.volume_id).map_err(VolumeError::Request)?;
+        let deadline = self.0.services.deadlines.request;
+        let command = |reply| Command::Token { tokens, reply };
+        self.ask(&volume, "the token was not taken", deadline, command)
+            .await?
+            .ok_or_else(|| VolumeError::Unknown(volume).into())
+    }
+
+    /// A volume that isn't known is released already.
+    async fn release(&self, message: &Release) -> Result<(), Arc<VolumeError>> {
+        let volume = request::volume(&message.volume_id).map_err(VolumeError::Request)?;
+        let deadline = 3 * self.0.services.deadlines.release;
+        let what = "the volume was not released";
+        self.ask(&volume, what, deadline, |reply| Command::Release { reply }).await?;
+        Ok(())
+    }
+
+    /// Asks the volume's owner; `None` if there is none, or if it ended before it answered.
+    async fn ask(
+        &self,
+        volume: &VolumeId,
+        what: &'static str,
+        deadline: Duration,
+        command: impl FnOnce(oneshot::Sender<Result<(), Arc<VolumeError>>>) -> Command,
+    ) -> Result<Option<()>, Arc<VolumeError>> {
+        let Some(mailbox) = self.0.registry.mailbox(volume) else { return Ok(None) };
+        let (reply, answer) = oneshot::channel();
+        match mailbox.try_send(command(reply)) {
+            Ok(()) => {}
+            Err(tokio::sync::mpsc::error::TrySendError::Closed(_)) => return Ok(None),
+            Err(tokio::sync::mpsc::error::TrySendError::Full(_)) => {
+                return Err(VolumeError::Busy(volume.clone()).into());
+            }
+        }
+        match tokio::time::timeout(deadline, answer).await {
+            Ok(Ok(answer)) => answer.map(Some),
+            Ok(Err(_)) => Ok(None),
+            Err(_) => Err(VolumeError::Deadline { what, deadline }.into()),
+        }
+    }
+}
+
+impl Handler for Volumes {
+    async fn handle(&self, body: Body, fd: Option<OwnedFd>) -> Result<Answer, Refusal> {
+        let answered = match body {
+            Body::Prepare(message) => self.prepare(message).await.map(Body::Prepared),
+            Body::Serve(message) => {
+                self.serve(message, fd).await.map(|()| Body::Serving(Serving {}))
+            }
+            Body::Token(message) => {
+                self.token(message).await.map(|()| Body::Acknowledged(Acknowledged {}))
+            }
+            Body::Release(message) => {
+                self.release(&message).await.map(|()| Body::Released(Released {}))
+            }
+            _ => {
+                return Err(Refusal::new(
+                    Code::Unimplemented,
+                    "the agent doesn't take this request",
+                ));
+            }
+        };
+        answered.map(Answer::from).map_err(|error| refusal::of(&error))
+    }
+}
+
+fn prepared(versions: &[ObjectVersion]) -> Prepared {
+    let object = |one: &ObjectVersion| message::ObjectVersion {
+        id: one.id.clone(),
+        version: one.version.clone(),
+    };
+    Prepared { objects: versions.iter().map(object).collect() }
+}
+
+fn negotiated(init: message::Init) -> Negotiated {
+    Negotiated {
+        major: init.major,
+        minor: init.minor,
+        max_readahead: init.max_readahead,
+        flags: init.flags,
+        max_write: init.max_write,
+    }
+}
+
+#[cfg(test)]
+mod tests;

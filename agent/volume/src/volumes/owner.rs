@@ -1,0 +1,242 @@
+//! The life of one volume, as a state machine with one task.
+//!
+//! ```text
+//! Preparing --fetched--> Ready --Serve--> Serving --connection ended, Release--> ended
+//!     |                   |  ^-- the server failed, the connection may live --'
+//!     '-- failed: ended   '-- not served in time, Release: ended
+//! ```
+//!
+//! Invariant: the task never waits for anything but its next event; what takes time is a future in `work`
+//! that comes back as one. Whatever the end, the store's token is revoked and the values are wiped, but for
+//! the end of the process: then readers keep what they have until a successor serves them.
+
+mod ending;
+mod serving;
+
+use std::ops::ControlFlow;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::future::BoxFuture;
+use futures::stream::{FuturesUnordered, StreamExt};
+use sotto_core::snapshot::ObjectVersion;
+use sotto_fuse::{End, Negotiated, Server};
+use tokio::sync::mpsc::{self, error::TrySendError};
+use tokio::sync::oneshot;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use zeroize::Zeroizing;
+
+use super::Shared;
+use super::error::VolumeError;
+use super::held::Held;
+use super::prepare::{Outcome, Preparation};
+use super::registry::{Found, Registered};
+use super::request::VolumeSpec;
+use crate::audit::VolumeAudit;
+use crate::token::VerifiedToken;
+use ending::Ending;
+
+/// Futures of one volume that may be under way before its mailbox has to wait.
+const MOST_WORK: usize = 16;
+/// Requests that may wait for one preparation.
+const MOST_WAITING: usize = 64;
+
+pub(super) type Reply<T> = oneshot::Sender<Result<T, Arc<VolumeError>>>;
+pub(super) type Versions = Vec<ObjectVersion>;
+
+/// What a volume's owner is asked.
+pub(super) enum Command {
+    Prepare { reply: Reply<Versions> },
+    Serve { fuse: OwnedFd, init: Negotiated, resend: bool, reply: Reply<()> },
+    Token { tokens: Zeroizing<Vec<u8>>, reply: Reply<()> },
+    Release { reply: Reply<()> },
+}
+
+/// What came of a future in `work`.
+enum Done {
+    Prepared(Box<Outcome>),
+    Served(Result<Server, VolumeError>, Reply<()>),
+    ServerEnded(End),
+    Token(Result<VerifiedToken, VolumeError>, Reply<()>),
+}
+
+enum Event {
+    Command(Command),
+    Done(Done),
+    Unserved,
+    Drain,
+}
+
+enum State {
+    Preparing { waiting: Vec<Reply<Versions>> },
+    Ready { held: Box<Held>, until: Instant },
+    Serving { held: Box<Held> },
+}
+
+struct Owner {
+    shared: Arc<Shared>,
+    spec: Arc<VolumeSpec>,
+    audit: VolumeAudit,
+    registered: Registered,
+    commands: mpsc::Receiver<Command>,
+    work: FuturesUnordered<BoxFuture<'static, Done>>,
+    cancel: CancellationToken,
+    state: State,
+}
+
+/// Asks the volume's owner to prepare it, or starts one. A `reply` that is dropped unanswered says that the
+/// owner ended in this moment.
+pub(super) fn prepare(
+    shared: &Arc<Shared>,
+    spec: &Arc<VolumeSpec>,
+    tokens: &Arc<Zeroizing<Vec<u8>>>,
+    deadline: Duration,
+    reply: Reply<Versions>,
+) -> Result<(), VolumeError> {
+    if shared.services.drain.has_begun() {
+        return Err(VolumeError::ShuttingDown);
+    }
+    match shared.registry.find_or_add(spec, shared.services.limits.volumes)? {
+        Found::Known(mailbox) => match mailbox.try_send(Command::Prepare { reply }) {
+            Ok(()) | Err(TrySendError::Closed(_)) => Ok(()),
+            Err(TrySendError::Full(_)) => Err(VolumeError::Busy(spec.volume.clone())),
+        },
+        Found::Added(registered, commands) => {
+            let owner = Owner::new(shared, spec, registered, commands, reply);
+            owner.begin(Arc::clone(tokens), deadline);
+            shared.services.drain.spawn(owner.run());
+            Ok(())
+        }
+    }
+}
+
+impl Owner {
+    fn new(
+        shared: &Arc<Shared>,
+        spec: &Arc<VolumeSpec>,
+        registered: Registered,
+        commands: mpsc::Receiver<Command>,
+        reply: Reply<Versions>,
+    ) -> Self {
+        let log = shared.services.audit.clone();
+        Self {
+            shared: Arc::clone(shared),
+            audit: VolumeAudit::new(log, spec.volume.clone(), spec.identity.clone()),
+            spec: Arc::clone(spec),
+            registered,
+            commands,
+            work: FuturesUnordered::new(),
+            cancel: CancellationToken::new(),
+            state: State::Preparing { waiting: vec![reply] },
+        }
+    }
+
+    fn begin(&self, tokens: Arc<Zeroizing<Vec<u8>>>, deadline: Duration) {
+        let preparation = Preparation {
+            shared: Arc::clone(&self.shared),
+            spec: Arc::clone(&self.spec),
+            audit: self.audit.clone(),
+            end: Instant::now() + deadline,
+            deadline,
+            cancel: self.cancel.clone(),
+        };
+        self.work
+            .push(Box::pin(async move { Done::Prepared(Box::new(preparation.run(tokens).await)) }));
+    }
+
+    async fn run(mut self) {
+        tracing::debug!(volume = %self.spec.volume, pod = %self.spec.identity, "preparing");
+        let ending = loop {
+            let event = self.next().await;
+            if let ControlFlow::Break(ending) = self.step(event) {
+                break ending;
+            }
+        };
+        self.end(ending).await;
+    }
+
+    async fn next(&mut self) -> Event {
+        let unserved = match &self.state {
+            State::Ready { until, .. } => Some(*until),
+            State::Preparing { .. } | State::Serving { .. } => None,
+        };
+        let has_room = self.work.len() < MOST_WORK;
+        tokio::select! {
+            () = self.shared.services.drain.begun() => Event::Drain,
+            Some(done) = self.work.next() => Event::Done(done),
+            Some(command) = self.commands.recv(), if has_room => Event::Command(command),
+            () = sleep_until(unserved) => Event::Unserved,
+        }
+    }
+
+    fn step(&mut self, event: Event) -> ControlFlow<Ending> {
+        match event {
+            Event::Command(Command::Prepare { reply }) => self.join(reply),
+            Event::Command(Command::Serve { fuse, init, resend, reply }) => {
+                self.serve(fuse, init, resend, reply);
+            }
+            Event::Command(Command::Token { tokens, reply }) => self.verify(tokens, reply),
+            Event::Command(Command::Release { reply }) => {
+                return ControlFlow::Break(Ending::Released(reply));
+            }
+            Event::Done(Done::Prepared(outcome)) => return self.prepared(*outcome),
+            Event::Done(Done::Served(served, reply)) => self.served(served, reply),
+            Event::Done(Done::ServerEnded(end)) => return self.server_ended(&end),
+            Event::Done(Done::Token(token, reply)) => self.renewed(token, reply),
+            Event::Unserved => return ControlFlow::Break(Ending::Unserved),
+            Event::Drain => return ControlFlow::Break(Ending::Drained),
+        }
+        ControlFlow::Continue(())
+    }
+
+    /// A Prepare for a volume that is known: it waits with the first, or has its answer.
+    fn join(&mut self, reply: Reply<Versions>) {
+        match &mut self.state {
+            State::Preparing { waiting } if waiting.len() < MOST_WAITING => waiting.push(reply),
+            State::Preparing { .. } => {
+                answer(reply, Err(VolumeError::Busy(self.spec.volume.clone())));
+            }
+            State::Ready { held, .. } | State::Serving { held } => {
+                answer(reply, Ok(held.tree.current().versions().to_vec()));
+            }
+        }
+    }
+
+    fn prepared(&mut self, outcome: Outcome) -> ControlFlow<Ending> {
+        let held = match outcome.result {
+            Ok(held) => held,
+            Err(error) => {
+                return ControlFlow::Break(Ending::Failed(Arc::new(error), outcome.orphan));
+            }
+        };
+        self.audit.set_store(held.plan.store.clone());
+        let versions = held.tree.current().versions().to_vec();
+        let until = Instant::now() + self.shared.services.deadlines.unserved;
+        let ready = State::Ready { held: Box::new(held), until };
+        if let State::Preparing { waiting } = std::mem::replace(&mut self.state, ready) {
+            for reply in waiting {
+                answer(reply, Ok(versions.clone()));
+            }
+        }
+        ControlFlow::Continue(())
+    }
+}
+
+/// Stands for a state while it is being changed.
+fn nothing() -> State {
+    State::Preparing { waiting: Vec::new() }
+}
+
+/// Whoever asked may have given up.
+fn answer<T>(reply: Reply<T>, answer: Result<T, VolumeError>) {
+    let _ = reply.send(answer.map_err(Arc::new));
+}
+
+async fn sleep_until(until: Option<Instant>) {
+    match until {
+        Some(until) => tokio::time::sleep_until(until).await,
+        None => std::future::pending().await,
+    }
+}

@@ -1,0 +1,189 @@
+//! From a request to a volume's secrets: class, plan, token, login, fetch, snapshot.
+//!
+//! Invariant: nothing is sent to a store before the pod's token was verified against the volume's pod; all
+//! objects or none become a snapshot; each step ends by the request's deadline. Called by the volume's owner.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use sotto_core::audit::AuditAction;
+use sotto_core::identity::Audience;
+use sotto_core::secret::SecretString;
+use sotto_core::snapshot::{Generation, Object, Snapshot, SnapshotBuilder};
+use sotto_store::{StoreSession, VolumePlan, grammar};
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use zeroize::Zeroizing;
+
+use super::Shared;
+use super::error::{ObjectFault, VolumeError};
+use super::held::Held;
+use super::request::VolumeSpec;
+use crate::audit::VolumeAudit;
+use crate::token::{TokenMap, VerifiedToken};
+
+/// One attempt to prepare a volume.
+pub(super) struct Preparation {
+    pub(super) shared: Arc<Shared>,
+    pub(super) spec: Arc<VolumeSpec>,
+    pub(super) audit: VolumeAudit,
+    pub(super) end: Instant,
+    pub(super) deadline: Duration,
+    pub(super) cancel: CancellationToken,
+}
+
+/// What came of it.
+pub(super) struct Outcome {
+    pub(super) result: Result<Held, VolumeError>,
+    /// A login that leads to nothing: to be revoked.
+    pub(super) orphan: Option<StoreSession>,
+}
+
+impl From<VolumeError> for Outcome {
+    fn from(error: VolumeError) -> Self {
+        Self { result: Err(error), orphan: None }
+    }
+}
+
+impl Preparation {
+    pub(super) async fn run(mut self, tokens: Arc<Zeroizing<Vec<u8>>>) -> Outcome {
+        let plan = match self.plan().await {
+            Ok(plan) => plan,
+            Err(error) => return error.into(),
+        };
+        self.audit.set_store(plan.store.clone());
+        let (session, _turn) = match self.login(&plan, &tokens).await {
+            Ok(login) => login,
+            Err(error) => return error.into(),
+        };
+        drop(tokens);
+        let fetched = self.fetch(&plan, &session).await;
+        self.audit.decided(AuditAction::Fetch, fetched.as_ref().err().map(ToString::to_string));
+        match fetched {
+            Ok(snapshot) => {
+                let clock = &*self.shared.services.clock;
+                Outcome { result: Ok(Held::new(plan, session, snapshot, clock)), orphan: None }
+            }
+            Err(error) => Outcome { result: Err(error), orphan: Some(session) },
+        }
+    }
+
+    async fn plan(&self) -> Result<VolumePlan, VolumeError> {
+        let services = &self.shared.services;
+        let (identity, name) = (&self.spec.identity, &self.spec.class);
+        let class = services.classes.class(&identity.namespace, name);
+        let class = self.until("the SecretProviderClass was not read", class).await??;
+        if class.wants_secret_objects {
+            tracing::warn!(
+                class = %name, namespace = %identity.namespace,
+                "secretObjects is ignored: secrets don't pass through Kubernetes Secrets here"
+            );
+        }
+        let plan = grammar::plan(&class, identity, &services.stores, &services.limits)
+            .map_err(|errors| VolumeError::Plan { class: name.clone(), errors })
+            .inspect_err(|error| self.audit.decided(AuditAction::Fetch, Some(error.to_string())))?;
+        for warning in &plan.warnings {
+            tracing::warn!(class = %name, namespace = %identity.namespace, "{warning}");
+        }
+        Ok(plan)
+    }
+
+    async fn login(
+        &self,
+        plan: &VolumePlan,
+        tokens: &[u8],
+    ) -> Result<(StoreSession, OwnedSemaphorePermit), VolumeError> {
+        let verified = verify(&self.shared, &self.spec, &self.audit, tokens, &plan.audience);
+        let token = self.until("the pod's token was not verified", verified).await??;
+        let turn = Arc::clone(&self.shared.fetches).acquire_owned();
+        let turn = self.until("no turn to fetch came", turn).await?;
+        // Nobody closes the semaphore.
+        let turn = turn.map_err(|_| VolumeError::ShuttingDown)?;
+        let session = self.log_in_with(plan, &token.jwt).await.inspect_err(|error| {
+            self.audit.decided(AuditAction::Fetch, Some(error.to_string()));
+        })?;
+        Ok((session, turn))
+    }
+
+    async fn log_in_with(
+        &self,
+        plan: &VolumePlan,
+        jwt: &SecretString,
+    ) -> Result<StoreSession, VolumeError> {
+        let Some(store) = self.shared.services.stores.get(&plan.store) else {
+            // A plan names a store of the same set.
+            return Err(VolumeError::NoSuchStore(plan.store.clone()));
+        };
+        // Not given up when the volume is released: the token that it brings must be revoked.
+        let login = tokio::time::timeout_at(self.end, store.login(plan, jwt)).await;
+        login
+            .map_err(|_| self.late("the store did not answer the login"))?
+            .map_err(VolumeError::Login)
+    }
+
+    async fn fetch(
+        &self,
+        plan: &VolumePlan,
+        session: &StoreSession,
+    ) -> Result<Snapshot, VolumeError> {
+        let fetched = self.until("the secrets were not fetched", session.fetch(plan)).await?;
+        let mut objects = Vec::with_capacity(fetched.objects.len());
+        let mut faults = Vec::new();
+        for (index, object) in fetched.objects.into_iter().enumerate() {
+            match object {
+                Ok(object) => objects.push(object),
+                Err(error) if self.spec.optional && error.is_absence() => {
+                    tracing::info!(volume = %self.spec.volume, %error, "an object is left out");
+                }
+                Err(error) => {
+                    let name = plan.objects.get(index).map(|object| object.path.to_string());
+                    faults.push(ObjectFault { index, name: name.unwrap_or_default(), error });
+                }
+            }
+        }
+        if faults.is_empty() { self.build(objects) } else { Err(VolumeError::Objects(faults)) }
+    }
+
+    fn build(&self, objects: Vec<Object>) -> Result<Snapshot, VolumeError> {
+        let services = &self.shared.services;
+        let builder = SnapshotBuilder::new(services.limits);
+        let mut builder = if self.spec.optional { builder.or_empty() } else { builder };
+        objects.into_iter().try_for_each(|object| builder.add(object))?;
+        let (created, group) = (services.clock.now(), self.spec.group);
+        Ok(builder.build(Generation::FIRST, created, group, &*services.memory)?)
+    }
+
+    /// Waits until the work is done, the deadline is over, or the volume is released.
+    async fn until<T>(
+        &self,
+        what: &'static str,
+        work: impl Future<Output = T>,
+    ) -> Result<T, VolumeError> {
+        tokio::select! {
+            () = self.cancel.cancelled() => Err(VolumeError::Released(self.spec.volume.clone())),
+            done = tokio::time::timeout_at(self.end, work) => done.map_err(|_| self.late(what)),
+        }
+    }
+
+    fn late(&self, what: &'static str) -> VolumeError {
+        VolumeError::Deadline { what, deadline: self.deadline }
+    }
+}
+
+/// Picks the token for `audience` and verifies it against the volume's pod; audited either way.
+pub(super) async fn verify(
+    shared: &Shared,
+    spec: &VolumeSpec,
+    audit: &VolumeAudit,
+    tokens: &[u8],
+    audience: &Audience,
+) -> Result<VerifiedToken, VolumeError> {
+    let verified = async {
+        let token = TokenMap::parse(tokens)?.take(audience)?;
+        Ok(shared.services.verifier.verify(token, audience, &spec.identity).await?)
+    };
+    let verified: Result<VerifiedToken, VolumeError> = verified.await;
+    audit.decided(AuditAction::VerifyToken, verified.as_ref().err().map(ToString::to_string));
+    verified
+}

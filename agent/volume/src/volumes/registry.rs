@@ -1,0 +1,87 @@
+//! Which volumes there are, each with the mailbox of its owner.
+//!
+//! Invariant: an entry lives as long as its owner's [`Registered`], whatever way the owner ends.
+
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry as MapEntry;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use sotto_core::identity::VolumeId;
+use tokio::sync::mpsc;
+
+use super::error::VolumeError;
+use super::owner::Command;
+use super::request::VolumeSpec;
+
+/// Requests that wait for one owner.
+const MAILBOX: usize = 64;
+
+#[derive(Clone, Default)]
+pub(super) struct Registry(Arc<Mutex<BTreeMap<VolumeId, Entry>>>);
+
+struct Entry {
+    spec: Arc<VolumeSpec>,
+    mailbox: mpsc::Sender<Command>,
+}
+
+/// What [`Registry::find_or_add`] found.
+pub(super) enum Found {
+    /// The volume's owner.
+    Known(mpsc::Sender<Command>),
+    /// Nobody: the caller starts the owner with this.
+    Added(Registered, mpsc::Receiver<Command>),
+}
+
+/// An owner's place in the registry; given up on drop.
+pub(super) struct Registered {
+    registry: Registry,
+    volume: VolumeId,
+    mailbox: mpsc::Sender<Command>,
+}
+
+impl Registry {
+    pub(super) fn count(&self) -> usize {
+        self.lock().len()
+    }
+
+    pub(super) fn mailbox(&self, volume: &VolumeId) -> Option<mpsc::Sender<Command>> {
+        self.lock().get(volume).map(|entry| entry.mailbox.clone())
+    }
+
+    pub(super) fn find_or_add(
+        &self,
+        spec: &Arc<VolumeSpec>,
+        limit: usize,
+    ) -> Result<Found, VolumeError> {
+        let mut volumes = self.lock();
+        let count = volumes.len();
+        match volumes.entry(spec.volume.clone()) {
+            MapEntry::Occupied(known) if known.get().spec != *spec => {
+                Err(VolumeError::KnownOtherwise(spec.volume.clone()))
+            }
+            MapEntry::Occupied(known) => Ok(Found::Known(known.get().mailbox.clone())),
+            MapEntry::Vacant(_) if count >= limit => Err(VolumeError::TooManyVolumes { limit }),
+            MapEntry::Vacant(vacant) => {
+                let (mailbox, commands) = mpsc::channel(MAILBOX);
+                vacant.insert(Entry { spec: Arc::clone(spec), mailbox: mailbox.clone() });
+                let (registry, volume) = (self.clone(), spec.volume.clone());
+                Ok(Found::Added(Registered { registry, volume, mailbox }, commands))
+            }
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<VolumeId, Entry>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Registered {
+    fn drop(&mut self) {
+        let mut volumes = self.registry.lock();
+        // The place may be a successor's by now.
+        if volumes.get(&self.volume).is_some_and(|entry| entry.mailbox.same_channel(&self.mailbox))
+        {
+            volumes.remove(&self.volume);
+        }
+    }
+}

@@ -1,0 +1,137 @@
+//! A request as the driver sends it, turned into types that have passed their checks.
+
+use std::time::Duration;
+
+use sotto_core::identity::{
+    ClassName, IdentifierError, Namespace, NodeName, PodName, PodUid, ServiceAccountName, VolumeId,
+    WorkloadIdentity,
+};
+use sotto_handoff::message::{Pod, Prepare};
+use zeroize::Zeroizing;
+
+/// What a volume is, for its whole life.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct VolumeSpec {
+    pub(super) volume: VolumeId,
+    pub(super) identity: WorkloadIdentity,
+    pub(super) class: ClassName,
+    pub(super) group: Option<u32>,
+    pub(super) optional: bool,
+    pub(super) refresh: Option<Duration>,
+    pub(super) max_stale: Option<Duration>,
+}
+
+/// A Prepare.
+pub(super) struct PrepareRequest {
+    pub(super) spec: VolumeSpec,
+    /// Kubelet's JSON.
+    pub(super) tokens: Zeroizing<Vec<u8>>,
+    pub(super) deadline: Duration,
+}
+
+/// What is wrong with a request of the driver.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum RequestError {
+    /// It names no pod.
+    #[error("the request names no pod")]
+    NoPod,
+    /// An identifier breaks its syntax.
+    #[error(transparent)]
+    Identifier(#[from] IdentifierError),
+    /// A pod of another node.
+    #[error("the pod is bound to node {pod}, this agent runs on {own}: check --node-name")]
+    OtherNode {
+        /// The pod's.
+        pod: NodeName,
+        /// This agent's.
+        own: NodeName,
+    },
+}
+
+pub(super) fn volume(id: &str) -> Result<VolumeId, RequestError> {
+    Ok(VolumeId::parse(id)?)
+}
+
+pub(super) fn read(
+    message: Prepare,
+    own: &NodeName,
+    longest: Duration,
+) -> Result<PrepareRequest, RequestError> {
+    let tokens = Zeroizing::new(message.service_account_tokens);
+    let identity = identity(message.pod.ok_or(RequestError::NoPod)?)?;
+    if identity.node != *own {
+        return Err(RequestError::OtherNode { pod: identity.node, own: own.clone() });
+    }
+    let deadline = match message.deadline_ms {
+        0 => longest,
+        left => Duration::from_millis(left).min(longest),
+    };
+    let spec = VolumeSpec {
+        volume: volume(&message.volume_id)?,
+        identity,
+        class: ClassName::parse(message.secret_provider_class)?,
+        group: message.mount_group,
+        optional: message.optional,
+        refresh: message.refresh_ms.map(Duration::from_millis),
+        max_stale: message.max_stale_ms.map(Duration::from_millis),
+    };
+    Ok(PrepareRequest { spec, tokens, deadline })
+}
+
+fn identity(pod: Pod) -> Result<WorkloadIdentity, IdentifierError> {
+    Ok(WorkloadIdentity {
+        namespace: Namespace::parse(pod.namespace)?,
+        pod_name: PodName::parse(pod.name)?,
+        pod_uid: PodUid::parse(pod.uid)?,
+        service_account: ServiceAccountName::parse(pod.service_account)?,
+        node: NodeName::parse(pod.node)?,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LONGEST: Duration = Duration::from_secs(110);
+
+    fn message() -> Prepare {
+        Prepare {
+            volume_id: "csi-1".to_owned(),
+            pod: Some(Pod {
+                namespace: "payments".to_owned(),
+                name: "web-0".to_owned(),
+                uid: "uid-1".to_owned(),
+                service_account: "checkout".to_owned(),
+                node: "node-1".to_owned(),
+            }),
+            secret_provider_class: "payments-db".to_owned(),
+            ..Prepare::default()
+        }
+    }
+
+    fn read_on(node: &str, message: Prepare) -> Result<PrepareRequest, RequestError> {
+        read(message, &NodeName::parse(node).unwrap(), LONGEST)
+    }
+
+    #[test]
+    fn a_deadline_is_the_drivers_but_never_longer_than_ours() {
+        for (sent, wanted) in [(0, 110), (5_000, 5), (600_000, 110)] {
+            let request = read_on("node-1", Prepare { deadline_ms: sent, ..message() });
+            assert_eq!(request.ok().unwrap().deadline, Duration::from_secs(wanted));
+        }
+    }
+
+    #[test]
+    fn a_pod_of_another_node_is_refused() {
+        let error = read_on("node-2", message()).err().unwrap();
+        assert!(matches!(error, RequestError::OtherNode { .. }));
+    }
+
+    #[test]
+    fn identifiers_that_climb_are_refused() {
+        let error = read_on("node-1", Prepare { volume_id: "../x".to_owned(), ..message() });
+        assert!(matches!(error.err(), Some(RequestError::Identifier(_))));
+        let error = read_on("node-1", Prepare { pod: None, ..message() });
+        assert_eq!(error.err(), Some(RequestError::NoPod));
+    }
+}
