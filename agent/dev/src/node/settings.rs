@@ -1,0 +1,72 @@
+//! What a machine is made of, and why it can't be.
+
+use std::io;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde_json::Value;
+
+use super::{MachineError, NotBuilt, StoreEntry};
+use crate::issuer::Issuer;
+use crate::kubelet::{CsiDriver, KubeletError};
+use crate::process::ProcessError;
+
+/// A machine could not be started or ended.
+#[derive(Debug, thiserror::Error)]
+pub enum NodeError {
+    /// The binaries.
+    #[error(transparent)]
+    NotBuilt(#[from] NotBuilt),
+    /// Its directories and mounts.
+    #[error(transparent)]
+    Machine(#[from] MachineError),
+    /// Its files.
+    #[error("the machine's files can't be written")]
+    Files(#[from] io::Error),
+    /// A process did not start or end.
+    #[error(transparent)]
+    Process(#[from] ProcessError),
+    /// The driver can't be registered.
+    #[error(transparent)]
+    Kubelet(#[from] KubeletError),
+    /// Mounts were left when everything had ended.
+    #[error("mounts were left behind: {0:?}")]
+    Left(Vec<PathBuf>),
+    /// What was awaited did not come.
+    #[error("{0} was not in the audit log within {1:?}; its records:\n{2}")]
+    NoRecord(String, Duration, String),
+}
+
+/// What a machine is made of.
+pub struct NodeSettings {
+    /// The node's name.
+    pub name: String,
+    /// What the CSIDriver object says.
+    pub driver: CsiDriver,
+    /// Who issues the pods' tokens.
+    pub issuer: Issuer,
+    /// The stores; the first is the default.
+    pub stores: Vec<StoreEntry>,
+    /// Manifests with SecretProviderClasses: file name and content.
+    pub classes: Vec<(String, String)>,
+    /// The log filter of both processes.
+    pub log: String,
+    /// Changes the configuration before it is written.
+    pub edit: Box<dyn Fn(&mut Value) + Send + Sync>,
+}
+
+impl NodeSettings {
+    /// A node with one store and one manifest.
+    #[must_use]
+    pub fn new(driver: CsiDriver, issuer: &Issuer, store: StoreEntry, manifest: &str) -> Self {
+        Self {
+            name: "node-1".to_owned(),
+            driver,
+            issuer: issuer.clone(),
+            stores: vec![store],
+            classes: vec![("classes.yaml".to_owned(), manifest.to_owned())],
+            log: "info".to_owned(),
+            edit: Box::new(|_| {}),
+        }
+    }
+}

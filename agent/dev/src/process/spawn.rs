@@ -1,0 +1,104 @@
+//! Fork and exec, on the thread that will also reap.
+#![expect(unsafe_code, reason = "pre_exec: prctl between fork and exec")]
+
+use std::io;
+use std::os::unix::process::CommandExt as _;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::mpsc::RecvTimeoutError;
+use std::sync::{Arc, mpsc};
+use std::time::Duration;
+
+use rustix::process::{
+    Pid, PidfdFlags, Signal, getpid, getppid, pidfd_open, set_parent_process_death_signal,
+};
+use tokio::sync::{oneshot, watch};
+
+use super::log::{Log, Stream};
+use super::{Program, Running};
+
+/// How long a dead child's lines are still read.
+const LAST_LINES_DEADLINE: Duration = Duration::from_secs(1);
+
+pub(super) async fn start(program: Program) -> io::Result<Running> {
+    let (started, begun) = oneshot::channel();
+    let thread = std::thread::Builder::new().name(program.name.clone());
+    thread.spawn(move || own(&program, started))?;
+    begun.await.map_err(|_| io::Error::other("the thread that starts it ended"))?
+}
+
+/// Starts the child, gives its handle away, and waits for its end.
+fn own(program: &Program, started: oneshot::Sender<io::Result<Running>>) {
+    let (exited, exit) = watch::channel(None);
+    let mut child = match spawn(program) {
+        Ok(child) => child,
+        Err(error) => {
+            // Whoever asked may have given up.
+            drop(started.send(Err(error)));
+            return;
+        }
+    };
+    let (reading, read) = mpsc::channel();
+    let running = handle(program, &mut child, exit, &reading);
+    drop(reading);
+    if running.is_err() {
+        // Not ended by itself and not to be left behind; reaped below.
+        drop(child.kill());
+    }
+    drop(started.send(running));
+    let status: ExitStatus = child.wait().unwrap_or_default();
+    // Its last lines come before its end; a child of its own may keep the pipes open for longer.
+    if read.recv_timeout(LAST_LINES_DEADLINE) == Err(RecvTimeoutError::Timeout) {
+        tracing::debug!(name = program.name, "its output is still open");
+    }
+    exited.send_replace(Some(status));
+}
+
+fn handle(
+    program: &Program,
+    child: &mut Child,
+    exit: watch::Receiver<Option<ExitStatus>>,
+    reading: &mpsc::Sender<()>,
+) -> io::Result<Running> {
+    let log = Arc::new(Log::default());
+    let pipe = || io::Error::other("the child's output was not captured");
+    log.follow(Stream::Output, child.stdout.take().ok_or_else(pipe)?, reading.clone());
+    log.follow(Stream::Error, child.stderr.take().ok_or_else(pipe)?, reading.clone());
+    // Not reaped yet, so the number is still this child's.
+    let pidfd = pidfd_open(Pid::from_child(child), PidfdFlags::empty())?;
+    Ok(Running { name: program.name.clone(), pid: child.id(), pidfd, exit, log })
+}
+
+fn spawn(program: &Program) -> io::Result<Child> {
+    let parent = getpid();
+    let mut command = Command::new(&program.path);
+    command
+        .args(&program.arguments)
+        .env_clear()
+        .envs(std::env::var_os("PATH").map(|path| ("PATH", path)))
+        .envs(program.environment.iter().map(|(name, value)| (name, value)))
+        .current_dir("/")
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        // Ctrl-C is for the owner, who ends its children in order.
+        .process_group(0);
+    if let Some((uid, gid)) = program.user {
+        command.uid(uid).gid(gid);
+    }
+    let changes_user = program.user.is_some();
+    // SAFETY: only system calls between fork and exec; nothing allocates or locks.
+    unsafe {
+        command.pre_exec(move || {
+            if changes_user {
+                rustix::thread::set_no_new_privs(true)?;
+            }
+            // After setuid, which clears it. The parent may be gone already.
+            set_parent_process_death_signal(Some(Signal::KILL))?;
+            if getppid() != Some(parent) {
+                return Err(io::ErrorKind::NotFound.into());
+            }
+            Ok(())
+        });
+    }
+    command.spawn()
+}

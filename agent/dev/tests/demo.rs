@@ -1,0 +1,95 @@
+//! The demo as a newcomer runs it. Needs the binaries beside it (`make build`) and the right to mount
+//! (`tests/tools/with-mounts`).
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::path::Path;
+use std::time::Duration;
+
+use serde_json::Value;
+use sotto_dev::process::{Program, Running, Stream};
+
+const DEADLINE: Duration = Duration::from_secs(60);
+
+fn demo(arguments: &[&str]) -> Program {
+    Program::new("sotto-dev", env!("CARGO_BIN_EXE_sotto-dev"))
+        .arguments(["demo"])
+        .arguments(arguments.iter().copied())
+}
+
+/// Processes whose command line names the machine.
+fn processes_of(machine: &str) -> Vec<String> {
+    let names_it = |directory: &Path| {
+        let line = std::fs::read(directory.join("cmdline")).unwrap_or_default();
+        String::from_utf8_lossy(&line).contains(machine).then(|| directory.display().to_string())
+    };
+    let directories = std::fs::read_dir("/proc").unwrap().flatten().map(|entry| entry.path());
+    directories.filter_map(|directory| names_it(&directory)).collect()
+}
+
+fn assert_nothing_is_left(machine: &str) {
+    assert_eq!(processes_of(machine), Vec::<String>::new());
+    let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
+    assert!(!mounts.contains(machine), "{mounts}");
+    assert!(!Path::new(machine).exists());
+}
+
+/// The machine's directory, from where the volume is shown: `<machine>/mnt/secrets`.
+fn machine_of(report: &Value) -> String {
+    let shown = report["volume"]["shown_at"].as_str().unwrap();
+    shown.strip_suffix("/mnt/secrets").unwrap().to_owned()
+}
+
+#[tokio::test]
+async fn once_and_as_json_it_shows_everything_and_leaves_nothing() {
+    let demo = Running::start(demo(&["--once", "--json"])).await.unwrap();
+    let status = demo.wait(DEADLINE).await.unwrap();
+    assert!(status.success(), "{}", demo.log().tail());
+    let lines = demo.log().lines(Stream::Output);
+    assert_eq!(lines.len(), 1, "one object on standard output");
+    let report: Value = serde_json::from_str(&lines[0]).unwrap();
+
+    assert_eq!(report["claims"]["sub"], "system:serviceaccount:payments:checkout");
+    assert_eq!(report["store"]["tls"]["protocol"], "TLSv1_3");
+    assert_eq!(report["store"]["tls"]["client"], "sotto-node");
+    let files = report["seen"]["files"].as_array().unwrap();
+    assert_eq!(files.len(), 4);
+    assert!(
+        files.iter().all(|file| file["content"].as_str().unwrap().to_lowercase().contains("fake"))
+    );
+    let opens = report["audit"].as_array().unwrap().iter().filter(|it| it["action"] == "open");
+    assert_eq!(opens.count(), 4);
+    assert!(report["seen"]["write"].as_str().unwrap().contains("Read-only"));
+    let intruder = &report["intruder"];
+    assert!(intruder["error"].as_str().unwrap().contains("store main refuses payments/web"));
+    assert_eq!(intruder["mounted"], false);
+    assert!(report["milliseconds"].as_u64().unwrap() < 5_000, "under 5 s");
+    assert_eq!(report["left_behind"], serde_json::json!([]));
+    assert_nothing_is_left(&machine_of(&report));
+}
+
+#[tokio::test]
+async fn it_stays_up_until_it_is_interrupted() {
+    let demo = Running::start(demo(&["--json"])).await.unwrap();
+    let report = demo.line("the report", DEADLINE, |line| line.starts_with('{')).await.unwrap();
+    let machine = machine_of(&serde_json::from_str(&report).unwrap());
+    assert_eq!(processes_of(&machine).len(), 2, "sotto-csi and sotto-node");
+    demo.signal(rustix::process::Signal::INT);
+    assert!(demo.wait(DEADLINE).await.unwrap().success(), "{}", demo.log().tail());
+    assert_nothing_is_left(&machine);
+}
+
+#[tokio::test]
+async fn killed_it_leaves_nothing_either() {
+    let demo = Running::start(demo(&["--json"])).await.unwrap();
+    let report = demo.line("the report", DEADLINE, |line| line.starts_with('{')).await.unwrap();
+    let machine = machine_of(&serde_json::from_str(&report).unwrap());
+    demo.kill().await.unwrap();
+    let gone = async {
+        // Nobody tells when the kernel has reaped another process's children.
+        while !processes_of(&machine).is_empty() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(DEADLINE, gone).await.unwrap();
+    assert_nothing_is_left(&machine);
+}
