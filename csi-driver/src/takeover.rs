@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use sotto_core::identity::VolumeId;
 use sotto_handoff::link::CallError;
+use sotto_handoff::message::Prepare;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
@@ -112,7 +113,8 @@ async fn hand_over(driver: &Driver, id: &VolumeId) -> Result<(), TakeOverError> 
         return Ok(());
     }
     let tokens = volume.tokens().ok_or(TakeOverError::NoToken)?;
-    let prepare = volume.spec.prepare(id, &tokens);
+    let prepare =
+        Prepare { generation: volume.generation(), ..volume.spec.prepare(id, &tokens) };
     let prepared = agent.prepare(prepare, PREPARE_DEADLINE).await?;
     let resend = volume.init.can_resend();
     agent.serve(id, volume.init, resend, connection.as_fd(), SERVE_DEADLINE).await?;

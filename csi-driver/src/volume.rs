@@ -53,6 +53,7 @@ impl VolumeSpec {
             optional: self.optional,
             refresh_ms: self.refresh_ms,
             max_stale_ms: self.max_stale_ms,
+            generation: 0,
         }
     }
 }
@@ -78,6 +79,8 @@ struct State {
     tokens: Option<Arc<SecretBytes>>,
     server: Option<Agent>,
     objects: usize,
+    /// The newest generation turned to; 0 while it is the first.
+    generation: u64,
     trouble: Option<String>,
 }
 
@@ -118,6 +121,17 @@ impl Volume {
             state.objects = objects.unwrap_or(state.objects);
             state.trouble = None;
         });
+    }
+
+    /// Notes that the mount shows this generation now.
+    pub fn turned_to(&self, generation: u64) {
+        self.with(|state| state.generation = generation.max(state.generation));
+    }
+
+    /// The generation that the mount shows; 0 for the first.
+    #[must_use]
+    pub fn generation(&self) -> u64 {
+        self.with(|state| state.generation)
     }
 
     /// Notes that the agent doesn't know the volume.

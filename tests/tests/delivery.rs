@@ -34,7 +34,10 @@ async fn a_pod_reads_its_secrets<S: TestStore>(scene: Scene<S>) -> anyhow::Resul
 
 async fn a_pod_cannot_read_another_pods_path<S: TestStore>(scene: Scene<S>) -> anyhow::Result<()> {
     scene.write("payments/checkout/db", json!({"password": "checkout's"})).await?;
-    scene.class("db", "- {objectName: p, secretPath: secret/data/payments/checkout/db, secretKey: password}")?;
+    scene.class(
+        "db",
+        "- {objectName: p, secretPath: secret/data/payments/checkout/db, secretKey: password}",
+    )?;
     let checkout = scene.pod("checkout-0", "checkout", "db");
     assert_eq!(files::read(scene.publish(&checkout).await?.join("p")).await?, "checkout's");
     let other = scene.pod("other-0", "other", "db");
@@ -48,7 +51,10 @@ async fn tokens_signed_with_rs256_and_es256_are_taken<S: TestStore>(
     scene: Scene<S>,
 ) -> anyhow::Result<()> {
     scene.write("payments/checkout/db", json!({"password": "p-1"})).await?;
-    scene.class("db", "- {objectName: p, secretPath: secret/data/payments/checkout/db, secretKey: password}")?;
+    scene.class(
+        "db",
+        "- {objectName: p, secretPath: secret/data/payments/checkout/db, secretKey: password}",
+    )?;
     for (name, algorithm) in [("rs-0", Algorithm::Rs256), ("es-0", Algorithm::Es256)] {
         scene.kubelet().mint_with(std::sync::Arc::new(move |token| token.algorithm(algorithm)));
         let pod = scene.pod(name, "checkout", "db");
@@ -81,7 +87,11 @@ async fn versions_missing_deleted_and_destroyed_secrets_are_told_apart<S: TestSt
     for (class, objects, words) in [
         ("deleted", object("x", "?version=2"), "is deleted"),
         ("destroyed", object("x", "?version=3"), "is destroyed"),
-        ("missing", missing.to_owned(), "no such secret at secret/data/payments/checkout/none (store main)"),
+        (
+            "missing",
+            missing.to_owned(),
+            "no such secret at secret/data/payments/checkout/none (store main)",
+        ),
         ("no-key", object("x", "").replace("secretKey: a", "secretKey: b"), "has no key \"b\""),
     ] {
         scene.class(class, &objects)?;
@@ -108,7 +118,8 @@ async fn kv_version_1_is_read<S: TestStore>(scene: Scene<S>) -> anyhow::Result<(
 async fn encodings_are_decoded_and_values_that_are_not_text_become_json<S: TestStore>(
     scene: Scene<S>,
 ) -> anyhow::Result<()> {
-    let data = json!({"plain": "p", "base": "aGVsbG8=", "hex": "68656c6c6f", "nested": {"x": [1, 2]}});
+    let data =
+        json!({"plain": "p", "base": "aGVsbG8=", "hex": "68656c6c6f", "nested": {"x": [1, 2]}});
     scene.write("payments/checkout/e", data.clone()).await?;
     scene.class(
         "e",
@@ -133,7 +144,10 @@ async fn a_token_that_was_revoked_costs_one_new_login<S: TestStore>(
     scene: Scene<S>,
 ) -> anyhow::Result<()> {
     scene.write("payments/checkout/db", json!({"password": "p-1"})).await?;
-    scene.class("db", "- {objectName: p, secretPath: secret/data/payments/checkout/db, secretKey: password}")?;
+    scene.class(
+        "db",
+        "- {objectName: p, secretPath: secret/data/payments/checkout/db, secretKey: password}",
+    )?;
     let first = scene.pod("a-0", "checkout", "db");
     scene.publish(&first).await?;
     scene.store().revoke_tokens().await?;

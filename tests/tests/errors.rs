@@ -34,7 +34,9 @@ async fn each_failure_has_its_own_message() -> anyhow::Result<()> {
     let scene = scene().await?;
     scene.class("missing", &OBJECTS.replace("/db", "/none"))?;
     let missing = scene.refused(&scene.pod("a-0", "checkout", "missing")).await?;
-    assert!(missing.1.contains("no such secret at secret/data/payments/checkout/none (store main)"));
+    assert!(
+        missing.1.contains("no such secret at secret/data/payments/checkout/none (store main)")
+    );
     assert_eq!(missing.0, Code::NotFound, "{}", missing.1);
 
     let policy = scene.refused(&scene.pod("b-0", "other", "db")).await?;

@@ -32,13 +32,21 @@ const WRONG: &[Wrong] = &[
     ("no-audience", |token| token.without_claim("/aud"), "aud"),
     ("numeric-audience", |token| token.claim("/aud", json!(123)), "aud"),
     ("issuer", |token| token.claim("/iss", json!("https://other.invalid")), "issuer"),
-    ("issuer-array", |token| token.claim("/iss", json!(["https://issuer.sotto-dev.invalid"])), "iss"),
+    (
+        "issuer-array",
+        |token| token.claim("/iss", json!(["https://issuer.sotto-dev.invalid"])),
+        "iss",
+    ),
     ("forged", |token| token.signature(Signature::Forged), "signature"),
     ("tampered", |token| token.signature(Signature::Tampered), "signature"),
     ("unsigned", |token| token.signature(Signature::Absent), ""),
     ("hmac", |token| token.signature(Signature::HmacOfPublicKey), ""),
     ("expired", |token| token.issued_at(long_ago()), "expired"),
-    ("future", |token| token.issued_at(SystemTime::now() + Duration::from_secs(900)), "not valid before"),
+    (
+        "future",
+        |token| token.issued_at(SystemTime::now() + Duration::from_secs(900)),
+        "not valid before",
+    ),
     ("critical", |token| token.header("crit", json!(["x"])), "crit"),
     ("unknown-key", |token| token.header("kid", json!("nobody")), "key"),
     ("pod-uid", |token| token.claim("/kubernetes.io/pod/uid", json!("another")), "pod"),
@@ -64,8 +72,11 @@ async fn each_wrong_token_is_refused_before_the_store_is_asked() -> anyhow::Resu
         scene.kubelet().mint_with(std::sync::Arc::new(*wrong));
         let pod = scene.pod(&format!("{name}-0"), "checkout", "db");
         let (code, message) = scene.refused(&pod).await?;
-        let expected =
-            if ANOTHER_PODS.contains(name) { Code::PermissionDenied } else { Code::Unauthenticated };
+        let expected = if ANOTHER_PODS.contains(name) {
+            Code::PermissionDenied
+        } else {
+            Code::Unauthenticated
+        };
         assert_eq!(code, expected, "{name}: {message}");
         assert!(message.to_lowercase().contains(words), "{name}: {message}");
         let denied = |records: &[serde_json::Value]| {

@@ -7,7 +7,9 @@ use sotto_tests::scene::Scene;
 
 fn object(name: &str) -> String {
     let name = Value::from(name);
-    format!("- {{objectName: {name}, secretPath: secret/data/payments/checkout/db, secretKey: a}}\n")
+    format!(
+        "- {{objectName: {name}, secretPath: secret/data/payments/checkout/db, secretKey: a}}\n"
+    )
 }
 
 async fn refusal_of(scene: &Scene<DevStore>, class: &str, objects: &str) -> anyhow::Result<String> {
@@ -52,14 +54,18 @@ async fn values_over_the_limits_are_refused_with_the_objects_name() -> anyhow::R
     let scene = Scene::embedded().await?;
     scene.write("payments/checkout/big", json!({"a": "x".repeat((1 << 20) + 1)})).await?;
     let object = |name: &str, path: &str| {
-        format!("- {{objectName: {name}, secretPath: secret/data/payments/checkout/{path}, secretKey: a}}\n")
+        format!(
+            "- {{objectName: {name}, secretPath: secret/data/payments/checkout/{path}, secretKey: a}}\n"
+        )
     };
     let big = refusal_of(&scene, "big", &object("large", "big")).await?;
     assert!(big.contains("object 0 (large)") && big.contains("1048576"), "{big}");
     let mut objects = String::new();
     for index in 0..9 {
         let path = format!("part{index}");
-        scene.write(&format!("payments/checkout/{path}"), json!({"a": "y".repeat(1 << 20)})).await?;
+        scene
+            .write(&format!("payments/checkout/{path}"), json!({"a": "y".repeat(1 << 20)}))
+            .await?;
         objects += &object(&path, &path);
     }
     let sum = refusal_of(&scene, "sum", &objects).await?;
@@ -96,7 +102,10 @@ async fn a_pod_cannot_override_its_class() -> anyhow::Result<()> {
     let attributes = &mut pod.volumes[0].attributes;
     attributes.insert("vaultAddress".to_owned(), "https://evil.invalid".to_owned());
     let refusal = scene.refusal(&pod).await?;
-    assert!(refusal.contains("vaultAddress") && refusal.contains("SecretProviderClass"), "{refusal}");
+    assert!(
+        refusal.contains("vaultAddress") && refusal.contains("SecretProviderClass"),
+        "{refusal}"
+    );
     pod.volumes[0].attributes.remove("vaultAddress");
     assert_eq!(files::read(scene.publish(&pod).await?.join("a")).await?, "v");
     scene.stop(&pod).await

@@ -19,9 +19,9 @@ fn in_memory(pid: u32, needle: &[u8]) -> std::io::Result<usize> {
     let mut found = 0;
     for line in maps.lines().filter(|line| line.contains(" rw") || line.contains(" r-")) {
         let range = line.split(' ').next().and_then(|range| range.split_once('-'));
-        let Some((Ok(start), Ok(end))) = range.map(|(start, end)| {
-            (u64::from_str_radix(start, 16), u64::from_str_radix(end, 16))
-        }) else {
+        let Some((Ok(start), Ok(end))) = range
+            .map(|(start, end)| (u64::from_str_radix(start, 16), u64::from_str_radix(end, 16)))
+        else {
             continue;
         };
         let mut bytes = vec![0; usize::try_from(end - start).unwrap_or(0).min(64 << 20)];
@@ -51,14 +51,20 @@ fn in_files(directory: &Path, needle: &str) -> std::io::Result<Vec<String>> {
 async fn no_secret_is_in_the_driver_the_journal_or_a_log() -> anyhow::Result<()> {
     let scene = Scene::embedded().await?;
     scene.write("payments/checkout/db", json!({"password": CANARY})).await?;
-    scene.class("db", "- {objectName: p, secretPath: secret/data/payments/checkout/db, secretKey: password}")?;
+    scene.class(
+        "db",
+        "- {objectName: p, secretPath: secret/data/payments/checkout/db, secretKey: password}",
+    )?;
     let pod = scene.pod("checkout-0", "checkout", "db");
     let target = scene.publish(&pod).await?;
     assert_eq!(files::read(target.join("p")).await?, CANARY);
     scene.kubelet().republish(&pod, &pod.volumes[0]).await?;
 
     assert_eq!(in_memory(scene.node().csi().pid(), CANARY.as_bytes())?, 0, "the driver has it");
-    assert!(in_memory(std::process::id(), CANARY.as_bytes())? > 0, "the search finds what is there");
+    assert!(
+        in_memory(std::process::id(), CANARY.as_bytes())? > 0,
+        "the search finds what is there"
+    );
     assert_eq!(in_files(&scene.node().path("run"), CANARY)?, Vec::<String>::new());
     assert_eq!(in_files(&scene.node().path("run"), "eyJ")?, Vec::<String>::new(), "a token");
     assert!(!in_files(&scene.node().path("run"), &pod.uid)?.is_empty(), "the journal is there");
@@ -73,7 +79,10 @@ async fn no_secret_is_in_the_driver_the_journal_or_a_log() -> anyhow::Result<()>
 async fn nothing_of_a_volume_is_left_in_the_agent_after_its_end() -> anyhow::Result<()> {
     let scene = Scene::embedded().await?;
     scene.write("payments/checkout/db", json!({"password": CANARY})).await?;
-    scene.class("db", "- {objectName: p, secretPath: secret/data/payments/checkout/db, secretKey: password}")?;
+    scene.class(
+        "db",
+        "- {objectName: p, secretPath: secret/data/payments/checkout/db, secretKey: password}",
+    )?;
     let pod = scene.pod("checkout-0", "checkout", "db");
     let target = scene.publish(&pod).await?;
     assert_eq!(files::read(target.join("p")).await?, CANARY);
@@ -89,6 +98,8 @@ async fn nothing_of_a_volume_is_left_in_the_agent_after_its_end() -> anyhow::Res
         }
         std::io::Result::Ok(())
     };
-    tokio::time::timeout(Duration::from_secs(10), gone).await.context("the value is still there")??;
+    tokio::time::timeout(Duration::from_secs(10), gone)
+        .await
+        .context("the value is still there")??;
     Ok(())
 }

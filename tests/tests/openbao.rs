@@ -37,10 +37,16 @@ async fn the_kubernetes_method_logs_in_by_token_review() -> anyhow::Result<()> {
     let server = scene.serve_issuer().await?;
     scene.store().enable_kubernetes(&server).await?;
     scene.write("payments/checkout/db", json!({"password": "p-1"})).await?;
-    scene.class("db", "- {objectName: p, secretPath: kv/payments/checkout/db, secretKey: password}")?;
+    scene.class(
+        "db",
+        "- {objectName: p, secretPath: kv/payments/checkout/db, secretKey: password}",
+    )?;
     let policy = json!({"policy": "path \"kv/payments/checkout/*\" { capabilities = [\"read\"] }"});
     scene.store().admin(Method::POST, "sys/policies/acl/pod", Some(policy)).await?;
-    scene.store().admin(Method::POST, "kv/payments/checkout/db", Some(json!({"password": "p-1"}))).await?;
+    scene
+        .store()
+        .admin(Method::POST, "kv/payments/checkout/db", Some(json!({"password": "p-1"})))
+        .await?;
     let pod = scene.pod("k-0", "checkout", "db");
     assert_eq!(files::read(scene.publish(&pod).await?.join("p")).await?, "p-1");
     scene.stop(&pod).await?;
@@ -59,7 +65,10 @@ async fn the_cert_method_logs_in_with_the_client_certificate() -> anyhow::Result
     scene.store().admin(Method::POST, "sys/policies/acl/by-cert", Some(policy)).await?;
     scene.store().enable_cert(&scene.client_certificate()?, "by-cert").await?;
     scene.write("payments/checkout/db", json!({"password": "p-1"})).await?;
-    scene.class("db", "- {objectName: p, secretPath: secret/data/payments/checkout/db, secretKey: password}")?;
+    scene.class(
+        "db",
+        "- {objectName: p, secretPath: secret/data/payments/checkout/db, secretKey: password}",
+    )?;
     let pod = scene.pod("c-0", "checkout", "db");
     assert_eq!(files::read(scene.publish(&pod).await?.join("p")).await?, "p-1");
     scene.stop(&pod).await

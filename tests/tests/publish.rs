@@ -11,7 +11,10 @@ use sotto_tests::scene::Scene;
 async fn scene_with_a_secret() -> anyhow::Result<(Scene<DevStore>, Pod)> {
     let scene = Scene::embedded().await?;
     scene.write("payments/checkout/db", json!({"password": "p-1"})).await?;
-    scene.class("db", "- {objectName: p, secretPath: secret/data/payments/checkout/db, secretKey: password}")?;
+    scene.class(
+        "db",
+        "- {objectName: p, secretPath: secret/data/payments/checkout/db, secretKey: password}",
+    )?;
     let pod = scene.pod("checkout-0", "checkout", "db");
     Ok((scene, pod))
 }

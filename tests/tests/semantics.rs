@@ -81,8 +81,7 @@ fn map(file: &std::fs::File, len: usize) -> io::Result<Vec<u8>> {
     use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
     // SAFETY: a fresh private mapping, read within its length and unmapped before anybody else sees it.
     unsafe {
-        let start =
-            mmap(std::ptr::null_mut(), len, ProtFlags::READ, MapFlags::PRIVATE, file, 0)?;
+        let start = mmap(std::ptr::null_mut(), len, ProtFlags::READ, MapFlags::PRIVATE, file, 0)?;
         let copy = std::slice::from_raw_parts(start.cast::<u8>(), len).to_vec();
         munmap(start, len)?;
         Ok(copy)
@@ -102,7 +101,10 @@ async fn every_write_is_refused() -> anyhow::Result<()> {
             ("rename", std::fs::rename(&file, target.join("x"))),
             ("symlink", std::os::unix::fs::symlink("x", target.join("y"))),
             ("chmod", std::fs::set_permissions(&file, PermissionsExt::from_mode(0o777))),
-            ("truncate", std::fs::OpenOptions::new().write(true).truncate(true).open(&file).map(drop)),
+            (
+                "truncate",
+                std::fs::OpenOptions::new().write(true).truncate(true).open(&file).map(drop),
+            ),
         ];
         for (name, result) in writes {
             let error = result.expect_err(name);

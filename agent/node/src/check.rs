@@ -2,7 +2,10 @@
 
 use std::path::Path;
 
-use crate::config::{Config, Fault, Faults, Mode};
+use sotto_kubernetes::client::{Cluster, Source};
+
+use crate::classes::ClassDirectory;
+use crate::config::{ClassesFrom, Config, Fault, Faults, Mode};
 
 /// What a usable configuration has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -11,8 +14,8 @@ pub struct Summary {
     pub stores: usize,
     /// Keys that can verify a token.
     pub keys: usize,
-    /// Classes that can be used.
-    pub classes: usize,
+    /// Classes that can be used; nothing if they come from the API server, which isn't asked.
+    pub classes: Option<usize>,
 }
 
 /// Reads the configuration and all that it names.
@@ -32,23 +35,42 @@ async fn check_sources(config: &Config) -> Result<Summary, Faults> {
         faults.push(Fault { path: "tokens.jwks".to_owned(), message: error.to_string() });
         0
     });
-    let at = "classes.directory".to_owned();
-    let classes = match config.classes.check().await {
-        Ok((classes, found)) => {
-            let fault = |found: crate::classes::ManifestFault| Fault {
-                path: at.clone(),
-                message: found.to_string(),
-            };
-            faults.extend(found.into_iter().map(fault));
-            classes
-        }
-        Err(error) => {
-            faults.push(Fault { path: at, message: error.to_string() });
-            0
+    let classes = match &config.classes {
+        ClassesFrom::Directory(directory) => Some(check_directory(directory, &mut faults).await),
+        ClassesFrom::Cluster(source) => {
+            check_cluster(source, &mut faults).await;
+            None
         }
     };
     let stores = config.stores.settings().count();
     if faults.is_empty() { Ok(Summary { stores, keys, classes }) } else { Err(Faults(faults)) }
+}
+
+async fn check_directory(directory: &ClassDirectory, faults: &mut Vec<Fault>) -> usize {
+    let at = |message: String| Fault { path: "classes.directory".to_owned(), message };
+    match directory.check().await {
+        Ok((classes, found)) => {
+            faults.extend(found.into_iter().map(|found| at(found.to_string())));
+            classes
+        }
+        Err(error) => {
+            faults.push(at(error.to_string()));
+            0
+        }
+    }
+}
+
+/// Sends nothing. What a pod has of its cluster can't be looked at from elsewhere.
+async fn check_cluster(source: &Source, faults: &mut Vec<Fault>) {
+    match source {
+        Source::InCluster => {}
+        Source::Kubeconfig(_) => {
+            if let Err(error) = Cluster::connect(source).await {
+                let path = "kubernetes.kubeconfig".to_owned();
+                faults.push(Fault { path, message: error.to_string() });
+            }
+        }
+    }
 }
 
 fn whole(message: &str) -> Faults {

@@ -8,6 +8,7 @@ mod audit;
 mod classes;
 mod driver;
 mod limits;
+mod refresh;
 mod section;
 mod stores;
 mod tokens;
@@ -19,20 +20,22 @@ use std::path::Path;
 
 use serde_json::Value;
 use sotto_core::limits::Limits;
+use sotto_core::rotation::RefreshPolicy;
 use sotto_store::Stores;
 
 pub use audit::AuditOutput;
+pub use classes::ClassesFrom;
 pub use driver::Driver;
 pub use tokens::Tokens;
 
-use crate::classes::ClassDirectory;
 use section::Section;
 
 /// Largest configuration file, in bytes.
 const MAX_FILE_BYTES: u64 = 1 << 20;
 
 /// What the file may hold.
-const KEYS: &[&str] = &["stores", "defaults", "limits", "tokens", "classes", "audit", "driver"];
+const KEYS: &[&str] =
+    &["stores", "defaults", "limits", "tokens", "classes", "kubernetes", "audit", "driver", "refresh"];
 
 /// A configuration that can be used.
 pub struct Config {
@@ -40,10 +43,12 @@ pub struct Config {
     pub stores: Stores,
     /// How large, and how many.
     pub limits: Limits,
+    /// How often stores are asked again, where the pod doesn't say.
+    pub refresh: RefreshPolicy,
     /// Whose tokens are believed.
     pub tokens: Tokens,
     /// Where classes come from.
-    pub classes: ClassDirectory,
+    pub classes: ClassesFrom,
     /// Where audit records go.
     pub audit: AuditOutput,
     /// Where the driver is.
@@ -111,19 +116,21 @@ impl Config {
         let mut root = Section::root(root, KEYS, &mut faults);
         let stores = stores::read(&mut root, &mut faults);
         let limits = limits::read(&mut root, &mut faults);
+        let refresh = refresh::read(&mut root, &mut faults);
         let tokens = tokens::read(&mut root, mode, &mut faults);
         let classes = classes::read(&mut root, &mut faults);
         let audit = audit::read(&mut root, &mut faults);
         let driver = driver::read(&mut root, &mut faults);
-        match (stores, limits, tokens, classes, audit, driver) {
+        match (stores, limits, refresh, tokens, classes, audit, driver) {
             (
                 Some(stores),
                 Some(limits),
+                Some(refresh),
                 Some(tokens),
                 Some(classes),
                 Some(audit),
                 Some(driver),
-            ) if faults.is_empty() => Ok(Self { stores, limits, tokens, classes, audit, driver }),
+            ) if faults.is_empty() => Ok(Self { stores, limits, refresh, tokens, classes, audit, driver }),
             _incomplete => Err(Faults(faults)),
         }
     }

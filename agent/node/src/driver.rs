@@ -15,6 +15,7 @@ use sotto_handoff::packet::Connection;
 use sotto_handoff::peer::{self, PeerError};
 use sotto_handoff::socket;
 use sotto_runtime::drain::Drain;
+use tokio::sync::watch;
 
 use crate::config::Driver;
 use crate::readiness::Readiness;
@@ -54,6 +55,8 @@ pub struct DriverLink<H> {
     handler: Arc<H>,
     readiness: Readiness,
     drain: Drain,
+    /// For what volumes ask of the driver.
+    links: watch::Sender<Option<Link>>,
     /// Random, one a process: tells the driver a reconnect from a restart.
     instance: String,
 }
@@ -61,9 +64,15 @@ pub struct DriverLink<H> {
 impl<H: Handler> DriverLink<H> {
     /// Nothing is connected before [`Self::run`].
     #[must_use]
-    pub fn new(driver: Driver, handler: H, readiness: Readiness, drain: Drain) -> Self {
+    pub fn new(
+        driver: Driver,
+        handler: H,
+        links: watch::Sender<Option<Link>>,
+        readiness: Readiness,
+        drain: Drain,
+    ) -> Self {
         let instance = random_name();
-        Self { driver, handler: Arc::new(handler), readiness, drain, instance }
+        Self { driver, handler: Arc::new(handler), readiness, drain, links, instance }
     }
 
     /// Connects, serves, and connects again, until the drain begins.
@@ -113,12 +122,15 @@ impl<H: Handler> DriverLink<H> {
 
     /// Serves the driver until the connection ends; nothing once the drain has begun.
     async fn served(&self, connection: Connection) -> Option<LinkEnd> {
-        let (_link, task) = Link::start(connection, Arc::clone(&self.handler), MAX_REQUESTS);
+        let (link, task) = Link::start(connection, Arc::clone(&self.handler), MAX_REQUESTS);
+        self.links.send_replace(Some(link));
         self.readiness.linked();
-        tokio::select! {
+        let end = tokio::select! {
             end = task => Some(end),
             () = self.drain.begun() => None,
-        }
+        };
+        self.links.send_replace(None);
+        end
     }
 }
 

@@ -6,6 +6,7 @@
 //! | [`config`] | the configuration file: every fault at once |
 //! | [`check`] | the `check` subcommand |
 //! | [`classes`] | SecretProviderClasses from a directory of manifests |
+//! | [`cluster`] | classes, events and statuses of the API server |
 //! | [`driver`] | the link to the driver, made again for ever |
 //! | [`admin`] | the socket that probes ask |
 //! | [`readiness`] | whether this agent does its work |
@@ -18,6 +19,7 @@ pub mod app;
 pub mod arguments;
 pub mod check;
 pub mod classes;
+pub mod cluster;
 pub mod config;
 pub mod driver;
 pub mod process;

@@ -37,7 +37,11 @@ fn main() -> ExitCode {
         Some(Command::Check { config, development }) => {
             match check::check(&config, mode(development)) {
                 Ok(check::Summary { stores, keys, classes }) => {
-                    say(format!("usable: {stores} stores, {keys} signing keys, {classes} classes"));
+                    let classes = classes.map_or_else(
+                        || "classes of the API server".to_owned(),
+                        |classes| format!("{classes} classes"),
+                    );
+                    say(format!("usable: {stores} stores, {keys} signing keys, {classes}"));
                     ExitCode::SUCCESS
                 }
                 Err(faults) => refuse(faults),

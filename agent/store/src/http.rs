@@ -37,7 +37,7 @@ const PROBE_AFTER: Duration = Duration::from_secs(20);
 /// How long a probe or sent data may stay unanswered before the connection is given up.
 const PROBE_DEADLINE: Duration = Duration::from_secs(10);
 /// How long an unused connection is kept.
-const IDLE: Duration = Duration::from_secs(60);
+const IDLE: Duration = Duration::from_secs(30);
 /// Most unused connections kept to one host; HTTP/2 needs one.
 const MAX_IDLE: usize = 8;
 /// How often the TLS files are looked at, at most.

@@ -7,6 +7,7 @@
 mod namespace;
 mod path;
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use sotto_core::identity::{Audience, Namespace, ServiceAccountName, StoreName, WorkloadIdentity};
@@ -58,6 +59,40 @@ pub struct VolumePlan {
     pub warnings: Vec<String>,
     /// What only the store's kind understands.
     pub source: PlanSource,
+}
+
+impl VolumePlan {
+    /// Whether asking for this object again only reads: no new credential, certificate or the like.
+    #[must_use]
+    pub fn is_read(&self, object: usize) -> bool {
+        let PlanSource::OpenBao(source) = &self.source;
+        let pick = source.picks.get(object);
+        let request = pick.and_then(|pick| source.requests.get(pick.request));
+        request.is_some_and(|request| request.method == ReadMethod::Get)
+    }
+
+    /// The plan of these objects alone, in the same order; nothing else is asked for.
+    #[must_use]
+    pub fn only(&self, objects: &BTreeSet<usize>) -> Self {
+        let PlanSource::OpenBao(source) = &self.source;
+        let mut requests = Vec::new();
+        let mut places = BTreeMap::new();
+        let mut picks = Vec::new();
+        for pick in objects.iter().filter_map(|index| source.picks.get(*index)) {
+            let request = *places.entry(pick.request).or_insert_with(|| {
+                requests.push(source.requests[pick.request].clone());
+                requests.len() - 1
+            });
+            picks.push(Pick { request, ..pick.clone() });
+        }
+        let kept = objects.iter().filter_map(|index| self.objects.get(*index).cloned());
+        let source = OpenBaoPlan { login: source.login.clone(), requests, picks };
+        Self {
+            objects: kept.collect(),
+            source: PlanSource::OpenBao(source),
+            ..self.clone()
+        }
+    }
 }
 
 /// One file.

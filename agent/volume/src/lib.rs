@@ -4,11 +4,14 @@
 //! |---|---|
 //! | [`token`] | the pod's tokens and who may be believed by them |
 //! | [`classes`] | where SecretProviderClasses come from |
+//! | [`reporter`] | who is told about a pod's volume |
 //! | [`volumes`] | every volume of the agent, each with one owner task |
 //! | [`audit`] | the audit log, written without ever blocking a reader |
 #![forbid(unsafe_code)]
 
 pub mod audit;
 pub mod classes;
+pub mod driver;
+pub mod reporter;
 pub mod token;
 pub mod volumes;

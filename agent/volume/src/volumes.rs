@@ -10,7 +10,10 @@ mod owner;
 mod prepare;
 mod refusal;
 mod registry;
+mod report;
 mod request;
+mod turn;
+mod turning;
 mod wipe;
 
 use std::os::fd::OwnedFd;
@@ -20,6 +23,7 @@ use std::time::Duration;
 use sotto_core::clock::Clock;
 use sotto_core::identity::{NodeName, VolumeId};
 use sotto_core::limits::Limits;
+use sotto_core::rotation::RefreshPolicy;
 use sotto_core::snapshot::{ObjectVersion, SecretMemorySource};
 use sotto_fuse::Negotiated;
 use sotto_handoff::link::{Answer, Handler};
@@ -35,6 +39,8 @@ use zeroize::Zeroizing;
 
 use crate::audit::AuditLog;
 use crate::classes::ClassSource;
+use crate::driver::DriverCalls;
+use crate::reporter::PodReporter;
 use crate::token::TokenVerifier;
 use owner::Command;
 use registry::Registry;
@@ -80,6 +86,8 @@ pub struct Services {
     pub node: NodeName,
     /// The SecretProviderClasses.
     pub classes: Arc<dyn ClassSource>,
+    /// Is told about pods and their volumes.
+    pub reporter: Arc<dyn PodReporter>,
     /// The administrator's stores.
     pub stores: Arc<Stores>,
     /// Believes tokens.
@@ -92,6 +100,10 @@ pub struct Services {
     pub clock: Arc<dyn Clock>,
     /// How large, and how many.
     pub limits: Limits,
+    /// How often and how long values are kept, where the pod doesn't say.
+    pub refresh: RefreshPolicy,
+    /// Who turns volumes.
+    pub driver: DriverCalls,
     /// How long.
     pub deadlines: Deadlines,
     /// Owns the volumes' tasks; once it has begun no volume is prepared any more.
@@ -131,7 +143,7 @@ impl Volumes {
         for _ in 0..TRIES {
             let (reply, answer) = oneshot::channel();
             let left = end.saturating_duration_since(Instant::now());
-            owner::prepare(&self.0, &spec, &tokens, left, reply)?;
+            owner::prepare(&self.0, &spec, &tokens, left, request.generation, reply)?;
             match tokio::time::timeout_at(end, answer).await {
                 Ok(Ok(versions)) => return Ok(prepared(&versions?)),
                 // Its owner ended before it read the request: there will be another one.
@@ -158,7 +170,9 @@ impl Volumes {
             reply,
         })
         .await?
-        .ok_or_else(|| VolumeError::Unknown(volume).into())
+        .ok_or_else(|| VolumeError::Unknown(volume.clone()))?;
+        report::served(&self.0, &volume).await;
+        Ok(())
     }
 
     async fn token(&self, message: Token) -> Result<(), Arc<VolumeError>> {
@@ -167,7 +181,8 @@ impl Volumes {
         let deadline = self.0.services.deadlines.request;
         let command = |reply| Command::Token { tokens, reply };
         self.ask(&volume, "the token was not taken", deadline, command)
-            .await?
+            .await
+            .inspect_err(|error| report::token_not_taken(&self.0, &volume, error))?
             .ok_or_else(|| VolumeError::Unknown(volume).into())
     }
 
@@ -176,7 +191,9 @@ impl Volumes {
         let volume = request::volume(&message.volume_id).map_err(VolumeError::Request)?;
         let deadline = 3 * self.0.services.deadlines.release;
         let what = "the volume was not released";
+        let spec = self.0.registry.spec(&volume);
         self.ask(&volume, what, deadline, |reply| Command::Release { reply }).await?;
+        report::released(&self.0, spec);
         Ok(())
     }
 

@@ -71,6 +71,7 @@ impl Requests {
         add_links.iter().chain(&remove_links).try_for_each(|name| root_name(name))?;
         let operation = Operation::Rotate { generation, add_links, remove_links };
         self.perform(&volume, operation).await?;
+        volume.turned_to(generation);
         Ok(Body::Rotated(Rotated {}).into())
     }
 

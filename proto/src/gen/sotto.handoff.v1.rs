@@ -125,6 +125,9 @@ pub struct Prepare {
     /// How old the last good value may become, in milliseconds.
     #[prost(uint64, optional, tag = "9")]
     pub max_stale_ms: ::core::option::Option<u64>,
+    /// The generation that the mount shows already, for an agent that takes it over; 0 for a new volume.
+    #[prost(uint64, tag = "10")]
+    pub generation: u64,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ObjectVersion {

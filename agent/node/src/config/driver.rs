@@ -15,11 +15,19 @@ pub struct Driver {
     pub socket: PathBuf,
     /// The uid that must be at the other end.
     pub uid: u32,
+    /// Its name, that of its CSIDriver object: sotto-csi's --driver-name.
+    pub name: String,
 }
+
+/// The driver's own default.
+const DEFAULT_NAME: &str = "csi.sotto.dev";
+/// Longest name that CSI allows, in bytes.
+const LONGEST_NAME_BYTES: usize = 63;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Raw {
+    name: Option<String>,
     socket: Option<PathBuf>,
     uid: Option<u32>,
 }
@@ -31,5 +39,18 @@ pub(super) fn read(root: &mut Section, faults: &mut Vec<Fault>) -> Option<Driver
     if !socket.is_absolute() {
         faults.push(Fault::new("driver.socket", "not absolute: write e.g. /run/sotto/node.sock"));
     }
-    Some(Driver { socket, uid: raw.uid.unwrap_or(0) })
+    let name = raw.name.unwrap_or_else(|| DEFAULT_NAME.to_owned());
+    if !is_driver_name(&name) {
+        faults.push(Fault::new("driver.name", "not a CSI driver's name: write e.g. csi.sotto.dev"));
+    }
+    Some(Driver { socket, uid: raw.uid.unwrap_or(0), name })
+}
+
+/// It becomes a part of a URL's path.
+fn is_driver_name(name: &str) -> bool {
+    let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
+    let ends = [name.bytes().next(), name.bytes().last()];
+    name.len() <= LONGEST_NAME_BYTES
+        && ends.iter().all(|end| end.is_some_and(plain))
+        && name.bytes().all(|byte| plain(byte) || matches!(byte, b'-' | b'.'))
 }

@@ -1,5 +1,6 @@
 use super::*;
 use rcgen::{CertifiedKey, generate_simple_self_signed};
+use sotto_kubernetes::client::Source;
 use tempfile::TempDir;
 
 /// A directory with every file that a configuration names.
@@ -121,13 +122,12 @@ colour: blue
         "limits.objekts: unknown field",
         "tokens.jwks.fil: unknown field",
         "tokens.extra: unknown field",
-        "classes: missing",
         "audit.output: unknown variant",
         "driver.uid: invalid type",
     ] {
         assert!(found.iter().any(|fault| fault.starts_with(wanted)), "{wanted}: {found:#?}");
     }
-    assert_eq!(found.len(), 18, "said twice, or one too many: {found:#?}");
+    assert_eq!(found.len(), 17, "said twice, or one too many: {found:#?}");
 }
 
 #[test]
@@ -180,7 +180,6 @@ fn each_key_without_a_default_is_missed() {
         ),
         ("  issuer: https://kubernetes.default.svc.cluster.local\n", "tokens.issuer"),
         ("  jwks: { file: DIR/jwks.json }\n", "tokens.jwks"),
-        ("classes: { directory: DIR/classes }\n", "classes"),
     ] {
         let new = if path == "stores[0].name" { "- kind: openbao" } else { "" };
         let found = faults_with(line, new);
@@ -249,12 +248,63 @@ fn what_is_no_configuration_is_refused() {
 }
 
 #[test]
-fn the_manifests_configuration_has_no_fault_but_its_clusters_files() {
-    let text = include_str!("../../../../deploy/base/config.yaml");
-    let found = Config::parse(text, Mode::Production).err().map(|faults| faults.0);
-    for fault in found.unwrap_or_default() {
-        let of_the_cluster =
-            fault.message.contains("can't be read") || fault.path.starts_with("classes");
-        assert!(of_the_cluster, "{fault}");
+fn classes_come_from_the_api_server_unless_a_directory_is_named() {
+    let directory = files();
+    let with = |new: &str| {
+        let text = GOOD.replace("classes: { directory: DIR/classes }", new);
+        parse(&directory, &text).map(|config| config.classes)
+    };
+    for text in ["", "classes:", "classes: { cluster: {} }"] {
+        assert!(matches!(with(text), Ok(ClassesFrom::Cluster(Source::InCluster))), "{text}");
+    }
+    std::fs::write(directory.path().join("kubeconfig"), "").unwrap();
+    let kubeconfig = with("kubernetes: { kubeconfig: DIR/kubeconfig }");
+    assert!(matches!(kubeconfig, Ok(ClassesFrom::Cluster(Source::Kubeconfig(_)))));
+    assert!(matches!(parse(&directory, GOOD).unwrap().classes, ClassesFrom::Directory(_)));
+    let classes = "classes: { directory: DIR/classes }";
+    one_fault(classes, "kubernetes: { kubeconfig: DIR/none }", "kubernetes.kubeconfig", "none");
+    one_fault(classes, "classes: { directory: DIR/classes, cluster: {} }", "classes", "either");
+    one_fault(classes, "classes: { cluster: { page: 1 } }", "classes.cluster.page", "unknown");
+    let both = "classes: { directory: DIR/classes }\nkubernetes: {}";
+    one_fault(classes, both, "kubernetes", "remove one");
+}
+
+#[test]
+fn the_drivers_name_is_its_own_unless_another_one_is_written() {
+    let directory = files();
+    assert_eq!(parse(&directory, GOOD).ok().unwrap().driver.name, "csi.sotto.dev");
+    let named = GOOD.replace("uid: 3", "uid: 3, name: secrets-store.csi.k8s.io");
+    let config = parse(&directory, &named).ok().unwrap();
+    assert_eq!(config.driver.name, "secrets-store.csi.k8s.io");
+    for name in ["../x", "a/b", "''", "-a", "A"] {
+        one_fault("uid: 3", &format!("uid: 3, name: {name}"), "driver.name", "csi.sotto.dev");
+    }
+}
+
+/// The configurations of `deploy/`, with the pod's directory at `directory`.
+fn manifests(directory: &str) -> [String; 2] {
+    let base = include_str!("../../../../deploy/base/config.yaml");
+    let dev = include_str!("../../../../deploy/overlays/dev/config.yaml");
+    [base, dev].map(|text| {
+        text.replace("/etc/sotto/tls", directory).replace("/etc/sotto/jwks", directory)
+    })
+}
+
+#[test]
+fn the_manifests_configurations_are_accepted_and_name_the_api_server() {
+    let directory = files();
+    for text in manifests(&directory.path().display().to_string()) {
+        let config = parse(&directory, &text).unwrap_or_else(|faults| panic!("{faults:#?}"));
+        assert!(matches!(config.classes, ClassesFrom::Cluster(Source::InCluster)));
+        assert_eq!(config.stores.audiences().len(), 1);
+    }
+}
+
+#[test]
+fn the_manifests_configurations_miss_only_their_files_where_these_are_not() {
+    for text in manifests("/nowhere") {
+        for fault in faults(&text) {
+            assert!(fault.contains("/nowhere/"), "{fault}");
+        }
     }
 }

@@ -11,8 +11,10 @@
 //! the end of the process: then readers keep what they have until a successor serves them.
 
 mod ending;
+mod refresh;
 mod serving;
 
+use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -20,8 +22,9 @@ use std::time::Duration;
 
 use futures::future::BoxFuture;
 use futures::stream::{FuturesUnordered, StreamExt};
-use sotto_core::snapshot::ObjectVersion;
+use sotto_core::snapshot::{Generation, ObjectVersion};
 use sotto_fuse::{End, Negotiated, Server};
+use sotto_store::Fetch;
 use tokio::sync::mpsc::{self, error::TrySendError};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
@@ -37,6 +40,7 @@ use super::request::VolumeSpec;
 use crate::audit::VolumeAudit;
 use crate::token::VerifiedToken;
 use ending::Ending;
+use refresh::{Retired, Turned};
 
 /// Futures of one volume that may be under way before its mailbox has to wait.
 const MOST_WORK: usize = 16;
@@ -60,12 +64,17 @@ enum Done {
     Served(Result<Server, VolumeError>, Reply<()>),
     ServerEnded(End),
     Token(Result<VerifiedToken, VolumeError>, Reply<()>),
+    Fetched(BTreeSet<usize>, Option<Box<Fetch>>),
+    Turned(Box<Turned>),
+    Retired(Retired),
+    Nothing,
 }
 
 enum Event {
     Command(Command),
     Done(Done),
     Unserved,
+    Wake,
     Drain,
 }
 
@@ -93,6 +102,7 @@ pub(super) fn prepare(
     spec: &Arc<VolumeSpec>,
     tokens: &Arc<Zeroizing<Vec<u8>>>,
     deadline: Duration,
+    generation: Generation,
     reply: Reply<Versions>,
 ) -> Result<(), VolumeError> {
     if shared.services.drain.has_begun() {
@@ -105,7 +115,7 @@ pub(super) fn prepare(
         },
         Found::Added(registered, commands) => {
             let owner = Owner::new(shared, spec, registered, commands, reply);
-            owner.begin(Arc::clone(tokens), deadline);
+            owner.begin(Arc::clone(tokens), deadline, generation);
             shared.services.drain.spawn(owner.run());
             Ok(())
         }
@@ -133,13 +143,19 @@ impl Owner {
         }
     }
 
-    fn begin(&self, tokens: Arc<Zeroizing<Vec<u8>>>, deadline: Duration) {
+    fn begin(
+        &self,
+        tokens: Arc<Zeroizing<Vec<u8>>>,
+        deadline: Duration,
+        generation: Generation,
+    ) {
         let preparation = Preparation {
             shared: Arc::clone(&self.shared),
             spec: Arc::clone(&self.spec),
             audit: self.audit.clone(),
             end: Instant::now() + deadline,
             deadline,
+            generation,
             cancel: self.cancel.clone(),
         };
         self.work
@@ -158,9 +174,10 @@ impl Owner {
     }
 
     async fn next(&mut self) -> Event {
-        let unserved = match &self.state {
-            State::Ready { until, .. } => Some(*until),
-            State::Preparing { .. } | State::Serving { .. } => None,
+        let (unserved, wake) = match &self.state {
+            State::Ready { until, .. } => (Some(*until), None),
+            State::Preparing { .. } => (None, None),
+            State::Serving { held } => (None, held.wake_at()),
         };
         let has_room = self.work.len() < MOST_WORK;
         tokio::select! {
@@ -168,6 +185,7 @@ impl Owner {
             Some(done) = self.work.next() => Event::Done(done),
             Some(command) = self.commands.recv(), if has_room => Event::Command(command),
             () = sleep_until(unserved) => Event::Unserved,
+            () = sleep_until(wake), if has_room => Event::Wake,
         }
     }
 
@@ -185,6 +203,11 @@ impl Owner {
             Event::Done(Done::Served(served, reply)) => self.served(served, reply),
             Event::Done(Done::ServerEnded(end)) => return self.server_ended(&end),
             Event::Done(Done::Token(token, reply)) => self.renewed(token, reply),
+            Event::Done(Done::Fetched(asked, fetched)) => self.fetched(&asked, fetched),
+            Event::Done(Done::Turned(turned)) => self.turned(*turned),
+            Event::Done(Done::Retired(retired)) => self.retired(retired),
+            Event::Done(Done::Nothing) => {}
+            Event::Wake => self.wake(),
             Event::Unserved => return ControlFlow::Break(Ending::Unserved),
             Event::Drain => return ControlFlow::Break(Ending::Drained),
         }

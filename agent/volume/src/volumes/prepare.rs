@@ -8,9 +8,10 @@ use std::time::Duration;
 
 use sotto_core::audit::AuditAction;
 use sotto_core::identity::Audience;
+use sotto_core::rotation::RefreshPolicy;
 use sotto_core::secret::SecretString;
 use sotto_core::snapshot::{Generation, Object, Snapshot, SnapshotBuilder};
-use sotto_store::{StoreSession, VolumePlan, grammar};
+use sotto_store::{Lease, StoreSession, VolumePlan, grammar};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -19,6 +20,7 @@ use zeroize::Zeroizing;
 use super::Shared;
 use super::error::{ObjectFault, VolumeError};
 use super::held::Held;
+use super::report;
 use super::request::VolumeSpec;
 use crate::audit::VolumeAudit;
 use crate::token::{TokenMap, VerifiedToken};
@@ -30,6 +32,7 @@ pub(super) struct Preparation {
     pub(super) audit: VolumeAudit,
     pub(super) end: Instant,
     pub(super) deadline: Duration,
+    pub(super) generation: Generation,
     pub(super) cancel: CancellationToken,
 }
 
@@ -61,9 +64,10 @@ impl Preparation {
         let fetched = self.fetch(&plan, &session).await;
         self.audit.decided(AuditAction::Fetch, fetched.as_ref().err().map(ToString::to_string));
         match fetched {
-            Ok(snapshot) => {
-                let clock = &*self.shared.services.clock;
-                Outcome { result: Ok(Held::new(plan, session, snapshot, clock)), orphan: None }
+            Ok((snapshot, leases)) => {
+                let (clock, policy) = (&*self.shared.services.clock, self.policy());
+                let held = Held::new(plan, session, snapshot, &leases, policy, clock);
+                Outcome { result: Ok(held), orphan: None }
             }
             Err(error) => Outcome { result: Err(error), orphan: Some(session) },
         }
@@ -74,18 +78,11 @@ impl Preparation {
         let (identity, name) = (&self.spec.identity, &self.spec.class);
         let class = services.classes.class(&identity.namespace, name);
         let class = self.until("the SecretProviderClass was not read", class).await??;
-        if class.wants_secret_objects {
-            tracing::warn!(
-                class = %name, namespace = %identity.namespace,
-                "secretObjects is ignored: secrets don't pass through Kubernetes Secrets here"
-            );
-        }
+        report::secret_objects(&self.shared, &self.spec, &class);
         let plan = grammar::plan(&class, identity, &services.stores, &services.limits)
             .map_err(|errors| VolumeError::Plan { class: name.clone(), errors })
             .inspect_err(|error| self.audit.decided(AuditAction::Fetch, Some(error.to_string())))?;
-        for warning in &plan.warnings {
-            tracing::warn!(class = %name, namespace = %identity.namespace, "{warning}");
-        }
+        report::plan_warnings(&self.shared, &self.spec, &plan.warnings);
         Ok(plan)
     }
 
@@ -126,7 +123,7 @@ impl Preparation {
         &self,
         plan: &VolumePlan,
         session: &StoreSession,
-    ) -> Result<Snapshot, VolumeError> {
+    ) -> Result<(Snapshot, Vec<Lease>), VolumeError> {
         let fetched = self.until("the secrets were not fetched", session.fetch(plan)).await?;
         let mut objects = Vec::with_capacity(fetched.objects.len());
         let mut faults = Vec::new();
@@ -142,7 +139,20 @@ impl Preparation {
                 }
             }
         }
-        if faults.is_empty() { self.build(objects) } else { Err(VolumeError::Objects(faults)) }
+        if !faults.is_empty() {
+            return Err(VolumeError::Objects(faults));
+        }
+        Ok((self.build(objects)?, fetched.leases))
+    }
+
+    /// The pod's wishes before the administrator's defaults.
+    fn policy(&self) -> RefreshPolicy {
+        let default = self.shared.services.refresh;
+        RefreshPolicy {
+            interval: self.spec.refresh.unwrap_or(default.interval),
+            max_stale: self.spec.max_stale.unwrap_or(default.max_stale),
+            on_revoke: default.on_revoke,
+        }
     }
 
     fn build(&self, objects: Vec<Object>) -> Result<Snapshot, VolumeError> {
@@ -151,7 +161,7 @@ impl Preparation {
         let mut builder = if self.spec.optional { builder.or_empty() } else { builder };
         objects.into_iter().try_for_each(|object| builder.add(object))?;
         let (created, group) = (services.clock.now(), self.spec.group);
-        Ok(builder.build(Generation::FIRST, created, group, &*services.memory)?)
+        Ok(builder.build(self.generation, created, group, &*services.memory)?)
     }
 
     /// Waits until the work is done, the deadline is over, or the volume is released.

@@ -48,6 +48,10 @@ impl Registry {
         self.lock().get(volume).map(|entry| entry.mailbox.clone())
     }
 
+    pub(super) fn spec(&self, volume: &VolumeId) -> Option<Arc<VolumeSpec>> {
+        self.lock().get(volume).map(|entry| Arc::clone(&entry.spec))
+    }
+
     pub(super) fn find_or_add(
         &self,
         spec: &Arc<VolumeSpec>,

@@ -6,6 +6,7 @@ use sotto_core::identity::{
     ClassName, IdentifierError, Namespace, NodeName, PodName, PodUid, ServiceAccountName, VolumeId,
     WorkloadIdentity,
 };
+use sotto_core::snapshot::Generation;
 use sotto_handoff::message::{Pod, Prepare};
 use zeroize::Zeroizing;
 
@@ -27,6 +28,8 @@ pub(super) struct PrepareRequest {
     /// Kubelet's JSON.
     pub(super) tokens: Zeroizing<Vec<u8>>,
     pub(super) deadline: Duration,
+    /// What the mount shows already; the first for a new volume.
+    pub(super) generation: Generation,
 }
 
 /// What is wrong with a request of the driver.
@@ -75,7 +78,8 @@ pub(super) fn read(
         refresh: message.refresh_ms.map(Duration::from_millis),
         max_stale: message.max_stale_ms.map(Duration::from_millis),
     };
-    Ok(PrepareRequest { spec, tokens, deadline })
+    let generation = Generation::new(message.generation).unwrap_or(Generation::FIRST);
+    Ok(PrepareRequest { spec, tokens, deadline, generation })
 }
 
 fn identity(pod: Pod) -> Result<WorkloadIdentity, IdentifierError> {

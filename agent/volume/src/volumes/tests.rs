@@ -1,6 +1,7 @@
 mod fixture;
 mod kernel;
 mod life;
+mod reports;
 
 use super::*;
 use crate::token::testing::{claims, token_map};

@@ -1,5 +1,6 @@
 //! What a prepared volume is asked while it lives: to be served, and to take a fresh token.
 
+use std::io;
 use std::ops::ControlFlow;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -47,7 +48,15 @@ impl Owner {
         let name = format!("fuse-{}", volume.as_str().trim_start_matches("csi-"));
         self.work.push(Box::pin(async move {
             // Blocks for a handshake within this process.
-            let start = move || Server::start(tree, fuse, &init, resend, audit, &name);
+            let start = move || {
+                let inodes: Vec<_> = tree.current().nodes().iter().map(|it| it.inode).collect();
+                let server = Server::start(tree, fuse, &init, resend, audit, &name)?;
+                if resend {
+                    // What a former server let the kernel cache may be older than what we fetched.
+                    inodes.into_iter().try_for_each(|inode| server.invalidate(inode).map(drop))?;
+                }
+                io::Result::Ok(server)
+            };
             let served = match tokio::task::spawn_blocking(start).await {
                 Ok(Ok(server)) => Ok(server),
                 Ok(Err(error)) => Err(VolumeError::Attach { volume, reason: error.to_string() }),
@@ -66,7 +75,7 @@ impl Owner {
         self.work.push(Box::pin(async move { Done::ServerEnded(ended.await) }));
         self.state = match std::mem::replace(&mut self.state, nothing()) {
             State::Ready { mut held, .. } | State::Serving { mut held } => {
-                held.servers.push(server);
+                held.servers.push(Arc::new(server));
                 State::Serving { held }
             }
             preparing @ State::Preparing { .. } => preparing,

@@ -14,6 +14,7 @@ use sotto_core::class::SecretProviderClass;
 use sotto_core::clock::FixedClock;
 use sotto_core::identity::{Audience, ClassName, Namespace, NodeName, StoreName};
 use sotto_core::limits::Limits;
+use sotto_core::rotation::{OnRevoke, RefreshPolicy};
 use sotto_core::secret::{SecretBytes, SecretString};
 use sotto_core::snapshot::Object;
 use sotto_handoff::link::Handler;
@@ -30,11 +31,18 @@ use tokio::sync::{Notify, Semaphore};
 use tokio::time::Instant;
 
 use super::super::{Deadlines, Services, Volumes};
+use super::reports::Reports;
 use crate::audit::AuditLog;
+use crate::driver::DriverCalls;
 use crate::classes::{ClassError, ClassSource, LookUp};
 use crate::token::testing::{ISSUER, NOW, Signer, key_set, pod, token_map};
 use crate::token::{FileKeys, Keys, TokenVerifier};
 
+const REFRESH: RefreshPolicy = RefreshPolicy {
+    interval: Duration::from_secs(3_600),
+    max_stale: Duration::from_secs(3_600),
+    on_revoke: OnRevoke::Close,
+};
 pub(super) const SOON: Duration = Duration::from_secs(10);
 const OBJECTS: &str = "
 - {objectName: username, secretPath: secret/data/payments/db, secretKey: username}
@@ -47,6 +55,7 @@ pub(super) struct Fixture {
     pub(super) signer: Signer,
     pub(super) drain: Drain,
     pub(super) memory: Arc<MemoryCounts>,
+    pub(super) reports: Arc<Reports>,
     audit: AuditLog,
     lines: Receiver<Value>,
     _keys: TempDir,
@@ -71,9 +80,11 @@ pub(super) fn fixture_with(limits: Limits, deadlines: Deadlines) -> Fixture {
     let audit = AuditLog::start(Lines(lines), Arc::clone(&clock) as _).unwrap();
     let memory = LockedMemory::new();
     let (counts, drain) = (memory.counts(), Drain::new());
+    let reports = Arc::new(Reports::default());
     let volumes = Volumes::new(Services {
         node: NodeName::parse("node-1").unwrap(),
         classes: Arc::new(Classes),
+        reporter: Arc::clone(&reports) as _,
         stores: Arc::new(stores(Arc::clone(&store))),
         verifier: TokenVerifier::new(
             Keys::File(FileKeys::new(file)),
@@ -85,10 +96,13 @@ pub(super) fn fixture_with(limits: Limits, deadlines: Deadlines) -> Fixture {
         audit: audit.clone(),
         clock,
         limits,
+        refresh: REFRESH,
+        driver: DriverCalls::channel().1,
         deadlines,
         drain: drain.clone(),
     });
-    Fixture { volumes, store, signer, drain, memory: counts, audit, lines: read, _keys: keys }
+    let (memory, lines) = (counts, read);
+    Fixture { volumes, store, signer, drain, memory, reports, audit, lines, _keys: keys }
 }
 
 impl Fixture {
@@ -171,7 +185,8 @@ impl Write for Lines {
     }
 }
 
-/// Knows `payments-db`, which is good, and `skip-verify`, which its grammar refuses.
+/// Knows `payments-db`, which is good, `with-copies`, which asks for more than there is, and `skip-verify`,
+/// which its grammar refuses.
 struct Classes;
 
 impl ClassSource for Classes {
@@ -182,15 +197,17 @@ impl ClassSource for Classes {
                 [("roleName", "payments"), ("objects", OBJECTS)].map(owned).into();
             match name.as_str() {
                 "payments-db" => {}
+                "with-copies" => parameters.extend([owned(("baoAddres", "x"))]),
                 "skip-verify" => parameters.extend([owned(("vaultSkipTLSVerify", "true"))]),
                 _ => return Err(ClassError::Unknown { namespace, name }),
             }
+            let wants_secret_objects = name.as_str() == "with-copies";
             Ok(Arc::new(SecretProviderClass {
                 namespace,
                 name,
                 provider: "vault".to_owned(),
                 parameters,
-                wants_secret_objects: false,
+                wants_secret_objects,
             }))
         })
     }

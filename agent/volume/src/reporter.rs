@@ -1,0 +1,54 @@
+//! What is told about a pod's volume to those who look at the cluster: events and the volume's status.
+//!
+//! Invariant: telling never blocks and never fails; no volume depends on it. What kubelet shows itself, the
+//! refusal of a mount, is not told twice.
+
+use sotto_core::identity::{ClassName, WorkloadIdentity};
+use sotto_core::snapshot::ObjectVersion;
+
+/// How serious it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Severity {
+    /// For information.
+    Normal,
+    /// Somebody should act.
+    Warning,
+}
+
+/// `secretObjects` asks for what Sotto doesn't do.
+pub const SECRET_OBJECTS_IGNORED: &str = "SecretObjectsIgnored";
+/// Parts of a class that have no effect.
+pub const CLASS_PARTLY_IGNORED: &str = "ClassPartlyIgnored";
+/// A republish brought a token that can't be used.
+pub const TOKEN_REFRESH_FAILED: &str = "TokenRefreshFailed";
+
+/// Is told about pods and their volumes; must not block.
+pub trait PodReporter: Send + Sync {
+    /// Something that the pod's author should know. `reason` is a word in CamelCase that machines match;
+    /// `message` says what and what to do, never a value or a token. May be said again and again.
+    fn report(
+        &self,
+        pod: &WorkloadIdentity,
+        severity: Severity,
+        reason: &'static str,
+        message: String,
+    );
+
+    /// The volume is served with these objects: after a Serve, and whenever they change.
+    fn served(&self, pod: &WorkloadIdentity, class: &ClassName, objects: &[ObjectVersion]);
+
+    /// The volume is gone.
+    fn released(&self, pod: &WorkloadIdentity, class: &ClassName);
+}
+
+/// Tells nobody: without an API server.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct NoReports;
+
+impl PodReporter for NoReports {
+    fn report(&self, _: &WorkloadIdentity, _: Severity, _: &'static str, _: String) {}
+
+    fn served(&self, _: &WorkloadIdentity, _: &ClassName, _: &[ObjectVersion]) {}
+
+    fn released(&self, _: &WorkloadIdentity, _: &ClassName) {}
+}

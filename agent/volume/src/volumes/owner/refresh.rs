@@ -1,0 +1,215 @@
+//! What the owner does about time: refreshes, turns, and the end of old generations; one at a time.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use sotto_core::audit::AuditAction;
+use sotto_core::snapshot::{Generation, Object, Snapshot, SnapshotBuilder, SnapshotError};
+use sotto_store::Fetch;
+use tokio::time::Instant;
+
+use super::super::held::Held;
+use super::super::turn::{Mount, Turn, TurnError};
+use super::super::turning::Consequence;
+use super::{Done, Owner, State};
+use crate::driver::DriverCallError;
+
+/// How long an old generation's directory stays, for those that resolved a path in it.
+const GRACE: Duration = Duration::from_secs(30);
+/// Until a turn that failed is tried again.
+const RETRY: Duration = Duration::from_secs(5);
+/// How long a refresh may take.
+const FETCH_DEADLINE: Duration = Duration::from_secs(60);
+
+/// A turn that ended, with the generation that it left.
+pub(super) struct Turned {
+    pub(super) turn: Turn,
+    pub(super) result: Result<Option<Generation>, TurnError>,
+}
+
+/// An old generation that was to go.
+pub(super) struct Retired {
+    pub(super) generation: Generation,
+    pub(super) result: Result<bool, DriverCallError>,
+}
+
+impl Held {
+    /// When [`Owner::wake`] has something to do.
+    pub(super) fn wake_at(&self) -> Option<Instant> {
+        if self.is_busy {
+            return None;
+        }
+        let retry = self.pending.as_ref().map(|(at, _)| *at);
+        let old = self.old.front().map(|(at, _)| *at);
+        [self.turning.wake_at(), retry, old].into_iter().flatten().min()
+    }
+}
+
+impl Owner {
+    /// Does the first thing that is due; what takes time comes back as a [`Done`].
+    pub(super) fn wake(&mut self) {
+        let mount = self.mount();
+        let State::Serving { held } = &mut self.state else { return };
+        let now = Instant::now();
+        if held.pending.as_ref().is_some_and(|(at, _)| *at <= now)
+            && let Some((_, turn)) = held.pending.take()
+        {
+            return self.turn(turn);
+        }
+        if let Some((_, generation)) = held.old.pop_front_if(|(at, _)| *at <= now) {
+            held.is_busy = true;
+            let hidden = held.hidden.clone();
+            self.work.push(Box::pin(async move {
+                let Some(mount) = mount else { return Done::Nothing };
+                let result = mount.retire(generation, &hidden).await;
+                Done::Retired(Retired { generation, result })
+            }));
+            return;
+        }
+        let consequence = held.turning.pass();
+        if !consequence.is_nothing() {
+            return self.follow(consequence);
+        }
+        let asked = held.turning.due();
+        if !asked.is_empty() {
+            self.refresh(asked);
+        }
+    }
+
+    fn refresh(&mut self, asked: BTreeSet<usize>) {
+        let State::Serving { held } = &mut self.state else { return };
+        held.is_busy = true;
+        let (session, plan) = (Arc::clone(&held.session), held.plan.only(&asked));
+        let shared = Arc::clone(&self.shared);
+        self.work.push(Box::pin(async move {
+            let fetched = async {
+                let _turn = shared.fetches.acquire().await.ok()?;
+                Some(session.fetch(&plan).await)
+            };
+            let fetched = tokio::time::timeout(FETCH_DEADLINE, fetched).await.ok().flatten();
+            Done::Fetched(asked, fetched.map(Box::new))
+        }));
+    }
+
+    pub(super) fn fetched(&mut self, asked: &BTreeSet<usize>, fetched: Option<Box<Fetch>>) {
+        let optional = self.spec.optional;
+        let State::Serving { held } = &mut self.state else { return };
+        held.is_busy = false;
+        let current = held.tree.current();
+        let fetched = fetched.map(|fetched| *fetched);
+        let plan = Arc::clone(&held.plan);
+        let consequence = held.turning.observe(asked, fetched, optional, &plan, &current);
+        held.show_status(&*self.shared.services.clock);
+        if !consequence.is_nothing() {
+            self.follow(consequence);
+        }
+    }
+
+    /// Makes a turn of what follows from a refresh or from age.
+    fn follow(&mut self, consequence: Consequence) {
+        let mount = self.mount();
+        let State::Serving { held } = &mut self.state else { return };
+        let paths = |indexes: &[usize]| {
+            indexes.iter().map(|index| held.plan.objects[*index].path.clone()).collect::<Vec<_>>()
+        };
+        let (refuse, heal) = (paths(&consequence.refuse), paths(&consequence.heal));
+        for path in &refuse {
+            let reason = format!("the store refuses {path} now, confirmed once");
+            self.audit.decided(AuditAction::Fetch, Some(reason));
+        }
+        if consequence.close {
+            let reason = "the last good values are too old".to_owned();
+            self.audit.decided(AuditAction::Fetch, Some(reason));
+        }
+        let mut turn = Turn { close: consequence.close, refuse, ..Turn::default() };
+        if let (Some((_, pending)), Some(mount)) = (&mut held.pending, &mount) {
+            if turn.close || !turn.refuse.is_empty() {
+                pending.bereave(&turn, mount);
+            }
+        } else if let Some(objects) = consequence.next {
+            match self.build(objects) {
+                Ok(next) => {
+                    turn = Turn { next: Some(next), heal, open: consequence.open, ..turn };
+                    self.audit.decided(AuditAction::Fetch, None);
+                }
+                Err(error) => {
+                    tracing::warn!(volume = %self.spec.volume, %error, "new values can't be served");
+                }
+            }
+        }
+        self.turn(turn);
+    }
+
+    fn build(&mut self, objects: Vec<Object>) -> Result<Arc<Snapshot>, SnapshotError> {
+        let services = &self.shared.services;
+        let builder = SnapshotBuilder::new(services.limits);
+        let mut builder = if self.spec.optional { builder.or_empty() } else { builder };
+        objects.into_iter().try_for_each(|object| builder.add(object))?;
+        let generation = match &mut self.state {
+            State::Serving { held } => held.turning.next_generation(),
+            State::Preparing { .. } | State::Ready { .. } => None,
+        };
+        let (created, group) = (services.clock.now(), self.spec.group);
+        let generation = generation.ok_or(SnapshotError::Empty)?;
+        Ok(Arc::new(builder.build(generation, created, group, &*services.memory)?))
+    }
+
+    fn turn(&mut self, mut turn: Turn) {
+        let mount = self.mount();
+        let State::Serving { held } = &mut self.state else { return };
+        held.is_busy = true;
+        self.work.push(Box::pin(async move {
+            let Some(mount) = mount else { return Done::Nothing };
+            let result = turn.run(&mount).await;
+            Done::Turned(Box::new(Turned { turn, result }))
+        }));
+    }
+
+    pub(super) fn turned(&mut self, turned: Turned) {
+        let State::Serving { held } = &mut self.state else { return };
+        held.is_busy = false;
+        let Turned { mut turn, result } = turned;
+        match result {
+            Ok(left) => {
+                let current = held.tree.current().generation();
+                if let Some(left) = left.filter(|left| *left != current) {
+                    let generation = current.get();
+                    tracing::info!(volume = %self.spec.volume, generation, "turned");
+                    held.old.push_back((Instant::now() + GRACE, left));
+                }
+            }
+            Err(error) => {
+                tracing::warn!(volume = %self.spec.volume, %error, "a turn is tried again");
+                (turn.close, turn.refuse) = (false, Vec::new());
+                held.pending = Some((Instant::now() + RETRY, turn));
+            }
+        }
+        held.show_status(&*self.shared.services.clock);
+    }
+
+    pub(super) fn retired(&mut self, retired: Retired) {
+        let State::Serving { held } = &mut self.state else { return };
+        held.is_busy = false;
+        let Retired { generation, result } = retired;
+        match result {
+            Ok(true) if !held.hidden.contains(&generation) => held.hidden.push(generation),
+            Ok(_) => {}
+            Err(error) => {
+                tracing::warn!(volume = %self.spec.volume, %error, "an old generation stays");
+                held.old.push_front((Instant::now() + RETRY, generation));
+            }
+        }
+    }
+
+    fn mount(&self) -> Option<Mount> {
+        let State::Serving { held } = &self.state else { return None };
+        Some(Mount {
+            volume: self.spec.volume.clone(),
+            tree: Arc::clone(&held.tree),
+            servers: held.servers.clone(),
+            driver: self.shared.services.driver.clone(),
+            memory: Arc::clone(&self.shared.services.memory),
+        })
+    }
+}

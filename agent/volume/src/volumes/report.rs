@@ -1,0 +1,85 @@
+//! What is reported about volumes, and when: what kubelet doesn't show.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use sotto_core::class::SecretProviderClass;
+use sotto_core::identity::VolumeId;
+use tokio::sync::oneshot;
+
+use super::Shared;
+use super::error::VolumeError;
+use super::owner::Command;
+use super::request::VolumeSpec;
+use crate::reporter::{
+    CLASS_PARTLY_IGNORED, SECRET_OBJECTS_IGNORED, Severity, TOKEN_REFRESH_FAILED,
+};
+
+/// How long a volume's owner may take to say what it serves; the status is a courtesy.
+const VERSIONS_DEADLINE: Duration = Duration::from_secs(1);
+
+/// The class asks for copies in Kubernetes Secrets.
+pub(super) fn secret_objects(shared: &Shared, spec: &VolumeSpec, class: &SecretProviderClass) {
+    if class.wants_secret_objects {
+        let message = format!(
+            "SecretProviderClass {}: secretObjects is not synced: secrets don't pass through etcd here; \
+             let the pod read the volume's files, and remove secretObjects",
+            spec.class
+        );
+        warn(shared, spec, SECRET_OBJECTS_IGNORED, message);
+    }
+}
+
+/// Parts of the class have no effect.
+pub(super) fn plan_warnings(shared: &Shared, spec: &VolumeSpec, warnings: &[String]) {
+    if !warnings.is_empty() {
+        let message = format!("SecretProviderClass {}: {}", spec.class, warnings.join("; "));
+        warn(shared, spec, CLASS_PARTLY_IGNORED, message);
+    }
+}
+
+/// A republish is always answered OK by the driver, so that kubelet shows nothing of this.
+pub(super) fn token_not_taken(shared: &Shared, volume: &VolumeId, error: &VolumeError) {
+    let is_of_the_moment = matches!(
+        error,
+        VolumeError::NotReady(_)
+            | VolumeError::Ending(_)
+            | VolumeError::Released(_)
+            | VolumeError::ShuttingDown
+            | VolumeError::Unknown(_)
+    );
+    if let Some(spec) = shared.registry.spec(volume).filter(|_| !is_of_the_moment) {
+        let message = format!(
+            "the pod's fresh token was not taken: {error}; the volume is served on with its last login"
+        );
+        warn(shared, &spec, TOKEN_REFRESH_FAILED, message);
+    }
+}
+
+/// The volume is served: tells with which objects.
+pub(super) async fn served(shared: &Shared, volume: &VolumeId) {
+    let registry = &shared.registry;
+    let (Some(spec), Some(mailbox)) = (registry.spec(volume), registry.mailbox(volume)) else {
+        return;
+    };
+    // The owner of a volume that is served answers this at once with what it serves.
+    let (reply, answer) = oneshot::channel();
+    if mailbox.try_send(Command::Prepare { reply }).is_err() {
+        return;
+    }
+    if let Ok(Ok(Ok(versions))) = tokio::time::timeout(VERSIONS_DEADLINE, answer).await {
+        shared.services.reporter.served(&spec.identity, &spec.class, &versions);
+    }
+}
+
+/// The volume is gone.
+pub(super) fn released(shared: &Shared, spec: Option<Arc<VolumeSpec>>) {
+    if let Some(spec) = spec {
+        shared.services.reporter.released(&spec.identity, &spec.class);
+    }
+}
+
+fn warn(shared: &Shared, spec: &VolumeSpec, reason: &'static str, message: String) {
+    tracing::warn!(volume = %spec.volume, pod = %spec.identity, reason, "{message}");
+    shared.services.reporter.report(&spec.identity, Severity::Warning, reason, message);
+}

@@ -1,0 +1,234 @@
+//! One volume's way to new values: what a refresh brought, what follows from it, and the steps of a turn.
+//!
+//! Invariant: refuse, invalidate, wipe, in this order. A turn that could not be completed is kept and tried
+//! again whole; all of its steps may be repeated. What was wiped is read again before it is served again.
+//! Objects read under a lease or by another method than GET are left alone: reading them again would make
+//! new credentials.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::hash::{BuildHasher, Hasher, RandomState};
+use std::time::Duration;
+
+use sotto_core::limits::Limits;
+use sotto_core::names::ObjectPath;
+use sotto_core::rotation::{Effect, Freshness, Jitter, ObjectResult, RefreshPolicy, Rotation};
+use sotto_core::secret::SecretBytes;
+use sotto_core::snapshot::{Generation, NodeKind, Object, Snapshot};
+use sotto_store::{Fetch, Lease, VolumePlan};
+use tokio::time::Instant;
+
+/// What a volume does about time.
+pub(super) struct Turning {
+    rotation: Rotation,
+    since: Instant,
+    /// Objects that a refresh reads.
+    readable: BTreeSet<usize>,
+    /// Objects whose values are no longer in memory.
+    wiped: BTreeSet<usize>,
+    last: Generation,
+}
+
+/// What follows from a refresh.
+#[derive(Default)]
+pub(super) struct Consequence {
+    /// Everything is to be refused: too old.
+    pub(super) close: bool,
+    /// These are to be refused.
+    pub(super) refuse: Vec<usize>,
+    /// Readable again once the next generation is there.
+    pub(super) heal: Vec<usize>,
+    /// [`Self::close`] ends once the next generation is there.
+    pub(super) open: bool,
+    /// The objects of the next generation, where there is one.
+    pub(super) next: Option<Vec<Object>>,
+}
+
+impl Consequence {
+    pub(super) fn is_nothing(&self) -> bool {
+        !self.close && self.refuse.is_empty() && self.next.is_none()
+    }
+}
+
+impl Turning {
+    pub(super) fn new(
+        policy: RefreshPolicy,
+        plan: &VolumePlan,
+        leases: &[Lease],
+        generation: Generation,
+    ) -> Self {
+        let leased: BTreeSet<usize> =
+            leases.iter().flat_map(|lease| lease.objects.iter().copied()).collect();
+        let count = plan.objects.len();
+        let readable = (0..count).filter(|index| plan.is_read(*index) && !leased.contains(index));
+        Self {
+            readable: readable.collect(),
+            rotation: Rotation::new(policy, count, Duration::ZERO, jitter()),
+            since: Instant::now(),
+            wiped: BTreeSet::new(),
+            last: generation,
+        }
+    }
+
+    /// When something must happen; `None`: nothing of this volume is ever read again.
+    pub(super) fn wake_at(&self) -> Option<Instant> {
+        (!self.readable.is_empty()).then(|| self.since + self.rotation.wake_at())
+    }
+
+    /// What a refresh reads: indexes into the plan's objects, none if no refresh is due.
+    pub(super) fn due(&self) -> BTreeSet<usize> {
+        if self.rotation.attempt_is_due(self.since.elapsed()) {
+            self.readable.union(&self.wiped).copied().collect()
+        } else {
+            BTreeSet::new()
+        }
+    }
+
+    pub(super) fn freshness(&self) -> Freshness {
+        self.rotation.freshness()
+    }
+
+    /// The number of the next generation.
+    pub(super) fn next_generation(&mut self) -> Option<Generation> {
+        self.last = Generation::new(self.last.get() + 1)?;
+        Some(self.last)
+    }
+
+    /// Time passed.
+    pub(super) fn pass(&mut self) -> Consequence {
+        let effects = self.rotation.pass(self.since.elapsed());
+        self.consequence(&effects)
+    }
+
+    /// A refresh ended: what was asked for, and what came. `None`: too late.
+    pub(super) fn observe(
+        &mut self,
+        asked: &BTreeSet<usize>,
+        fetched: Option<Fetch>,
+        optional: bool,
+        plan: &VolumePlan,
+        current: &Snapshot,
+    ) -> Consequence {
+        let mut results: Vec<_> = plan.objects.iter().map(|_| ObjectResult::Good).collect();
+        let retry_after = fetched.as_ref().and_then(Fetch::retry_after);
+        let mut came = BTreeMap::new();
+        match fetched {
+            None => asked.iter().for_each(|index| results[*index] = ObjectResult::Outage),
+            Some(fetch) => {
+                for (index, object) in asked.iter().zip(fetch.objects) {
+                    results[*index] = match object {
+                        Ok(object) => {
+                            came.insert(*index, object);
+                            ObjectResult::Good
+                        }
+                        Err(error) if optional && error.is_absence() => ObjectResult::Good,
+                        Err(error) if error.is_refusal() => ObjectResult::Refused,
+                        Err(_) => ObjectResult::Outage,
+                    };
+                }
+            }
+        }
+        let now = self.since.elapsed();
+        let effects = self.rotation.observe(now, &results, retry_after, jitter());
+        let mut consequence = self.consequence(&effects);
+        let certain = results.iter().enumerate().all(|(index, result)| {
+            *result == ObjectResult::Good || self.rotation.is_refused(index)
+        });
+        if certain {
+            consequence.next = self.next_objects(asked, came, plan, current, &consequence);
+        }
+        consequence
+    }
+
+    fn consequence(&mut self, effects: &[Effect]) -> Consequence {
+        let mut consequence = Consequence::default();
+        for effect in effects {
+            match effect {
+                Effect::Refuse(index) => {
+                    consequence.refuse.push(*index);
+                    self.wiped.insert(*index);
+                }
+                Effect::Restore(index) => consequence.heal.push(*index),
+                Effect::Close => {
+                    consequence.close = true;
+                    self.wiped = self.readable.clone();
+                }
+                Effect::Open => consequence.open = true,
+                Effect::BecameStale => tracing::warn!("the store can't be reached: values are stale"),
+                Effect::BecameFresh => tracing::info!("values are fresh again"),
+            }
+        }
+        consequence
+    }
+
+    /// The objects of the next generation: what came, what is as it was, and empty ones for what is refused.
+    fn next_objects(
+        &mut self,
+        asked: &BTreeSet<usize>,
+        mut came: BTreeMap<usize, Object>,
+        plan: &VolumePlan,
+        current: &Snapshot,
+        consequence: &Consequence,
+    ) -> Option<Vec<Object>> {
+        let versions: BTreeMap<&str, &str> =
+            current.versions().iter().map(|it| (it.id.as_str(), it.version.as_str())).collect();
+        let path = |index: usize| plan.objects[index].path.as_str();
+        let same = |index: &usize| {
+            came.get(index).map(|object| object.version.as_str()) == versions.get(path(*index)).copied()
+        };
+        let returns = consequence.open || !consequence.heal.is_empty();
+        let refused = |index: &usize| self.rotation.is_refused(*index);
+        if !returns && asked.iter().all(|index| refused(index) || same(index)) {
+            return None;
+        }
+        let mut objects = Vec::new();
+        for (index, planned) in plan.objects.iter().enumerate() {
+            if let Some(object) = came.remove(&index) {
+                self.wiped.remove(&index);
+                objects.push(object);
+            } else if self.rotation.is_refused(index) {
+                objects.push(empty(&planned.path, planned.mode));
+            } else if !asked.contains(&index) {
+                objects.extend(copied(current, &planned.path));
+            }
+        }
+        Some(objects)
+    }
+}
+
+fn empty(path: &ObjectPath, mode: Option<sotto_core::snapshot::FileMode>) -> Object {
+    Object { path: path.clone(), mode, version: String::new(), value: SecretBytes::new(Vec::new()) }
+}
+
+/// The object as a generation has it; `None` if it has not.
+fn copied(snapshot: &Snapshot, path: &ObjectPath) -> Option<Object> {
+    let node = snapshot.nodes().iter().find(|node| node.path == path.as_str())?;
+    let NodeKind::File { mode, .. } = node.kind else { return None };
+    let value = SecretBytes::new(snapshot.expose_content(node)?.to_vec());
+    let version = snapshot.versions().iter().find(|version| version.id == path.as_str());
+    let version = version.map(|version| version.version.clone()).unwrap_or_default();
+    Some(Object { path: path.clone(), mode: Some(mode), version, value })
+}
+
+/// The generation with the values of `gone` empty: same number, names and inodes.
+pub(super) fn without(
+    snapshot: &Snapshot,
+    gone: impl Fn(&str) -> bool,
+    memory: &dyn sotto_core::snapshot::SecretMemorySource,
+) -> Option<Snapshot> {
+    let unlimited = Limits { objects: usize::MAX, ..Limits::default() };
+    let mut builder = sotto_core::snapshot::SnapshotBuilder::new(unlimited).or_empty();
+    for node in snapshot.nodes() {
+        let NodeKind::File { mode, .. } = node.kind else { continue };
+        let path = ObjectPath::parse(&node.path).ok()?;
+        let object =
+            if gone(&node.path) { empty(&path, Some(mode)) } else { copied(snapshot, &path)? };
+        builder.add(object).ok()?;
+    }
+    let (generation, created) = (snapshot.generation(), snapshot.created());
+    builder.build(generation, created, Some(snapshot.group()), memory).ok()
+}
+
+fn jitter() -> Jitter {
+    // Seeded by the kernel's random numbers.
+    Jitter::from_bits((RandomState::new().build_hasher().finish() >> 32) as u32)
+}
