@@ -4,7 +4,7 @@ SHELL := /bin/bash
 CARGO ?= cargo
 ARGS ?=
 
-.PHONY: help demo build test tools check bench-memory audit clean
+.PHONY: help demo build test tools sanity check bench-memory audit clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 16
@@ -21,12 +21,17 @@ tools: ## install the real OpenBao server that the tests run against into .tools
 test: tools build ## unit, property and end-to-end tests, the latter against a real OpenBao
 	@tests/tools/with-mounts $(CARGO) test --locked --workspace --no-fail-fast
 
+sanity: build ## the CSI specification's own conformance suite against sotto-csi
+	@tests/tools/install-csi-sanity
+	@tests/tools/with-mounts tests/tools/sanity
+
 check: ## format, lints, documentation, architecture, licences and advisories
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --workspace --no-deps --document-private-items
 	$(CARGO) test --locked -p sotto-tests --test architecture
 	@tests/tools/check-dependencies
+	@tests/tools/check-manifests
 
 bench-memory: ## resident memory, threads and fds of sotto-node at 10, 100 and 250 volumes
 	$(CARGO) build --locked --workspace --bins --profile ci

@@ -39,6 +39,8 @@ const MAX_REQUEST_BYTES: usize = 1 << 20;
 const CALLS_DEADLINE: Duration = Duration::from_secs(25);
 /// Then: until each volume has an agent that holds its connection too.
 const HAND_OVER_DEADLINE: Duration = Duration::from_secs(20);
+/// Between two looks at who is unserved.
+const HAND_OVER_LOOK: Duration = Duration::from_millis(100);
 /// Then: until the links and the sockets have ended.
 const DRAIN_DEADLINE: Duration = Duration::from_secs(10);
 
@@ -127,10 +129,15 @@ impl App {
         self.driver.leave();
         drop(self.registration.take());
         let calls = self.driver.calls.finish(CALLS_DEADLINE).await;
-        let mut unserved = self.driver.unserved_count.subscribe();
-        let handed_over = unserved.wait_for(|count| *count == 0);
+        let mut passes = self.driver.unserved_count.subscribe();
+        let handed_over = async {
+            // The count of the last pass may be older than the end of an agent: ask the volumes themselves.
+            while takeover::unserved(&self.driver) > 0 {
+                let _ = tokio::time::timeout(HAND_OVER_LOOK, passes.changed()).await;
+            }
+        };
         if tokio::time::timeout(HAND_OVER_DEADLINE, handed_over).await.is_err() {
-            let volumes = *self.driver.unserved_count.borrow();
+            let volumes = takeover::unserved(&self.driver);
             tracing::error!(
                 volumes,
                 "volumes have no sotto-node: their mounts end with this process"

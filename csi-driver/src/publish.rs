@@ -115,8 +115,14 @@ enum Seen {
 /// Why it isn't; nothing is left then.
 pub async fn publish(driver: &Driver, request: Publish) -> Result<(), PublishError> {
     let deadline = Instant::now() + PUBLISH_DEADLINE;
-    let _turn = driver.volumes.turn(&request.id, TURN_PATIENCE).await?;
     let Publish { id, target, content } = request;
+    let _turn = match driver.volumes.turn(&id, TURN_PATIENCE).await {
+        Ok(turn) => turn,
+        // A take-over has its turn. An error on a mounted volume would cost the pod its directory.
+        Err(busy) => {
+            return republish::keep(driver, &id, &target, content).ok_or_else(|| busy.into());
+        }
+    };
     match look(driver, &id, &target).await? {
         Seen::Ours => {
             if let Some(content) = republish::refresh(driver, &id, content).await {
@@ -195,7 +201,7 @@ async fn fetch_and_mount(
 ) -> Result<(), PublishError> {
     let Content { spec, tokens, context } = content;
     let patience = deadline.saturating_duration_since(Instant::now() + MOUNT_RESERVE);
-    let Prepared { objects } = agent.prepare(spec.prepare(id, &tokens), patience).await?;
+    let prepared: Prepared = agent.prepare(spec.prepare(id, &tokens), patience).await?;
 
     let options = Options { id_mapping: IdMapping::Off, context };
     let volume = id.clone();
@@ -218,11 +224,13 @@ async fn fetch_and_mount(
 
     let volume = Volume::new(id.clone(), target.clone(), spec, init, Some(connection));
     volume.keep_tokens(tokens);
-    volume.served_by(agent.clone(), Some(objects.len()));
+    let objects = prepared.object_count as usize;
+    volume.shows(prepared.generation, prepared.layout);
+    volume.served_by(agent.clone(), Some(objects));
     driver.volumes.insert(volume);
     // Its agent may have died in this very moment.
     driver.unserved.notify_one();
-    tracing::info!(volume = %id, %target, objects = objects.len(), "published");
+    tracing::info!(volume = %id, %target, objects, "published");
     Ok(())
 }
 

@@ -82,6 +82,11 @@ async fn restore_all(driver: &Arc<Driver>) -> usize {
     unserved
 }
 
+/// Volumes whose only holder is this process.
+pub(crate) fn unserved(driver: &Driver) -> usize {
+    driver.volumes.all().iter().filter(|volume| needs_agent(volume)).count()
+}
+
 fn needs_agent(volume: &Volume) -> bool {
     volume.connection.is_some() && volume.server().is_none()
 }
@@ -113,12 +118,13 @@ async fn hand_over(driver: &Driver, id: &VolumeId) -> Result<(), TakeOverError> 
         return Ok(());
     }
     let tokens = volume.tokens().ok_or(TakeOverError::NoToken)?;
-    let prepare =
-        Prepare { generation: volume.generation(), ..volume.spec.prepare(id, &tokens) };
+    let (generation, layout) = volume.shown();
+    let prepare = Prepare { generation, layout, ..volume.spec.prepare(id, &tokens) };
     let prepared = agent.prepare(prepare, PREPARE_DEADLINE).await?;
     let resend = volume.init.can_resend();
     agent.serve(id, volume.init, resend, connection.as_fd(), SERVE_DEADLINE).await?;
     tracing::info!(volume = %id, instance = %agent.instance(), "taken over");
-    volume.served_by(agent, Some(prepared.objects.len()));
+    volume.shows(prepared.generation, prepared.layout);
+    volume.served_by(agent, Some(prepared.object_count as usize));
     Ok(())
 }

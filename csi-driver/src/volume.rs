@@ -54,6 +54,7 @@ impl VolumeSpec {
             refresh_ms: self.refresh_ms,
             max_stale_ms: self.max_stale_ms,
             generation: 0,
+            layout: 0,
         }
     }
 }
@@ -81,6 +82,8 @@ struct State {
     objects: usize,
     /// The newest generation turned to; 0 while it is the first.
     generation: u64,
+    /// Fingerprint of the names that the mount shows; 0 while unknown.
+    layout: u64,
     trouble: Option<String>,
 }
 
@@ -123,15 +126,19 @@ impl Volume {
         });
     }
 
-    /// Notes that the mount shows this generation now.
-    pub fn turned_to(&self, generation: u64) {
-        self.with(|state| state.generation = generation.max(state.generation));
+    /// Notes that the mount shows this generation, with names of this fingerprint.
+    pub fn shows(&self, generation: u64, layout: u64) {
+        self.with(|state| {
+            if generation >= state.generation {
+                (state.generation, state.layout) = (generation, layout);
+            }
+        });
     }
 
-    /// The generation that the mount shows; 0 for the first.
+    /// The generation that the mount shows and the fingerprint of its names; 0 while unknown.
     #[must_use]
-    pub fn generation(&self) -> u64 {
-        self.with(|state| state.generation)
+    pub fn shown(&self) -> (u64, u64) {
+        self.with(|state| (state.generation, state.layout))
     }
 
     /// Notes that the agent doesn't know the volume.

@@ -10,8 +10,8 @@ use sotto_core::identity::{Audience, NodeName};
 use sotto_runtime::drain::{self, Drain};
 use sotto_runtime::memory::LockedMemory;
 use sotto_volume::audit::AuditLog;
-use sotto_volume::driver::DriverCalls;
 use sotto_volume::classes::ClassSource;
+use sotto_volume::driver::DriverCalls;
 use sotto_volume::reporter::{NoReports, PodReporter};
 use sotto_volume::token::TokenVerifier;
 use sotto_volume::volumes::{Deadlines, Services, Volumes};
@@ -70,13 +70,7 @@ async fn serve(config: Config, node: NodeName, admin: &str) -> anyhow::Result<()
         deadlines: Deadlines::default(),
         drain: drain.clone(),
     });
-    match Admin::bind(admin) {
-        Ok(admin) => drain.spawn(admin.run(readiness.clone(), drain.clone())),
-        // Another agent on a machine for development; in a pod nobody else can have it.
-        Err(error) => {
-            tracing::warn!(%error, admin, "the admin socket is taken: no probe is answered")
-        }
-    }
+    answer_probes(admin, &readiness, &drain);
     let link = DriverLink::new(driver, volumes.clone(), links, readiness, drain.clone());
     drain.spawn(linked(link, surroundings.membership, drain.clone()));
     tracing::info!("started");
@@ -89,6 +83,16 @@ async fn serve(config: Config, node: NodeName, admin: &str) -> anyhow::Result<()
         tracing::warn!("the end of the audit log was not written in time");
     }
     Ok(())
+}
+
+fn answer_probes(admin: &str, readiness: &Readiness, drain: &Drain) {
+    match Admin::bind(admin) {
+        Ok(admin) => drain.spawn(admin.run(readiness.clone(), drain.clone())),
+        // Another agent on a machine for development; in a pod nobody else can have it.
+        Err(error) => {
+            tracing::warn!(%error, admin, "the admin socket is taken: no probe is answered")
+        }
+    }
 }
 
 fn output(audit: AuditOutput) -> Box<dyn Write + Send> {

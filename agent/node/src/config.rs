@@ -34,8 +34,17 @@ use section::Section;
 const MAX_FILE_BYTES: u64 = 1 << 20;
 
 /// What the file may hold.
-const KEYS: &[&str] =
-    &["stores", "defaults", "limits", "tokens", "classes", "kubernetes", "audit", "driver", "refresh"];
+const KEYS: &[&str] = &[
+    "stores",
+    "defaults",
+    "limits",
+    "tokens",
+    "classes",
+    "kubernetes",
+    "audit",
+    "driver",
+    "refresh",
+];
 
 /// A configuration that can be used.
 pub struct Config {
@@ -130,7 +139,9 @@ impl Config {
                 Some(classes),
                 Some(audit),
                 Some(driver),
-            ) if faults.is_empty() => Ok(Self { stores, limits, refresh, tokens, classes, audit, driver }),
+            ) if faults.is_empty() => {
+                Ok(Self { stores, limits, refresh, tokens, classes, audit, driver })
+            }
             _incomplete => Err(Faults(faults)),
         }
     }

@@ -87,11 +87,7 @@ impl VolumePlan {
         }
         let kept = objects.iter().filter_map(|index| self.objects.get(*index).cloned());
         let source = OpenBaoPlan { login: source.login.clone(), requests, picks };
-        Self {
-            objects: kept.collect(),
-            source: PlanSource::OpenBao(source),
-            ..self.clone()
-        }
+        Self { objects: kept.collect(), source: PlanSource::OpenBao(source), ..self.clone() }
     }
 }
 

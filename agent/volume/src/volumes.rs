@@ -24,7 +24,7 @@ use sotto_core::clock::Clock;
 use sotto_core::identity::{NodeName, VolumeId};
 use sotto_core::limits::Limits;
 use sotto_core::rotation::RefreshPolicy;
-use sotto_core::snapshot::{ObjectVersion, SecretMemorySource};
+use sotto_core::snapshot::{Generation, ObjectVersion, SecretMemorySource};
 use sotto_fuse::Negotiated;
 use sotto_handoff::link::{Answer, Handler};
 use sotto_handoff::message::frame::Body;
@@ -50,6 +50,8 @@ pub use request::RequestError;
 
 /// Volumes whose secrets may be fetched at once; others wait within their deadline.
 const FETCHES_AT_ONCE: usize = 32;
+/// Most bytes of names and versions in an answer to Prepare.
+const MOST_VERSION_BYTES: usize = 64 << 10;
 /// How often a request looks for an owner that doesn't end in this very moment.
 const TRIES: usize = 3;
 
@@ -143,7 +145,7 @@ impl Volumes {
         for _ in 0..TRIES {
             let (reply, answer) = oneshot::channel();
             let left = end.saturating_duration_since(Instant::now());
-            owner::prepare(&self.0, &spec, &tokens, left, request.generation, reply)?;
+            owner::prepare(&self.0, &spec, &tokens, left, request.shown, reply)?;
             match tokio::time::timeout_at(end, answer).await {
                 Ok(Ok(versions)) => return Ok(prepared(&versions?)),
                 // Its owner ended before it read the request: there will be another one.
@@ -246,12 +248,19 @@ impl Handler for Volumes {
     }
 }
 
-fn prepared(versions: &[ObjectVersion]) -> Prepared {
+fn prepared((generation, versions): &(Generation, Vec<ObjectVersion>)) -> Prepared {
     let object = |one: &ObjectVersion| message::ObjectVersion {
         id: one.id.clone(),
         version: one.version.clone(),
     };
-    Prepared { objects: versions.iter().map(object).collect() }
+    let bytes: usize = versions.iter().map(|one| one.id.len() + one.version.len() + 16).sum();
+    let fits = bytes <= MOST_VERSION_BYTES;
+    Prepared {
+        objects: if fits { versions.iter().map(object).collect() } else { Vec::new() },
+        object_count: u32::try_from(versions.len()).unwrap_or(u32::MAX),
+        generation: generation.get(),
+        layout: turning::layout(versions.iter().map(|one| one.id.as_str())),
+    }
 }
 
 fn negotiated(init: message::Init) -> Negotiated {

@@ -67,11 +67,11 @@ impl Requests {
 
     async fn rotate(&self, request: Rotate) -> Result<Answer, Refusal> {
         let volume = self.own(&request.volume_id)?;
-        let Rotate { generation, add_links, remove_links, .. } = request;
+        let Rotate { generation, add_links, remove_links, layout, .. } = request;
         add_links.iter().chain(&remove_links).try_for_each(|name| root_name(name))?;
         let operation = Operation::Rotate { generation, add_links, remove_links };
         self.perform(&volume, operation).await?;
-        volume.turned_to(generation);
+        volume.shows(generation, layout);
         Ok(Body::Rotated(Rotated {}).into())
     }
 

@@ -51,6 +51,20 @@ pub(super) async fn refresh(
     }
 }
 
+/// Keeps the token of a mounted volume whose turn somebody else has; `None` for any other volume.
+pub(super) fn keep(
+    driver: &Driver,
+    id: &VolumeId,
+    target: &TargetPath,
+    content: Result<Content, Invalid>,
+) -> Option<()> {
+    let volume = driver.volumes.get(id).filter(|volume| volume.target == *target)?;
+    if let Ok(content) = content {
+        volume.keep_tokens(content.tokens);
+    }
+    Some(())
+}
+
 async fn refresh_held(driver: &Driver, volume: &Volume, tokens: SecretBytes) {
     volume.keep_tokens(tokens);
     let (Some(agent), Some(tokens)) = (volume.server(), volume.tokens()) else {

@@ -191,7 +191,12 @@ impl State {
             gate.acquire().await.unwrap().forget();
         }
         let object = ObjectVersion { id: "who".to_owned(), version: "1".to_owned() };
-        let prepared = Body::Prepared(Prepared { objects: vec![object] });
+        let prepared = Body::Prepared(Prepared {
+            objects: vec![object],
+            object_count: 1,
+            generation: 1,
+            layout: 1,
+        });
         self.behaviour.refuse_prepare.clone().map_or(Ok(prepared.into()), Err)
     }
 

@@ -128,6 +128,9 @@ pub struct Prepare {
     /// The generation that the mount shows already, for an agent that takes it over; 0 for a new volume.
     #[prost(uint64, tag = "10")]
     pub generation: u64,
+    /// Fingerprint of the names that the mount shows; 0 for a new volume.
+    #[prost(uint64, tag = "11")]
+    pub layout: u64,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ObjectVersion {
@@ -138,8 +141,17 @@ pub struct ObjectVersion {
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Prepared {
+    /// Left out where they would not fit into a packet.
     #[prost(message, repeated, tag = "1")]
     pub objects: ::prost::alloc::vec::Vec<ObjectVersion>,
+    #[prost(uint32, tag = "2")]
+    pub object_count: u32,
+    /// What the agent is going to show: another number than Prepare's where the names differ, since inode
+    /// numbers are made of a generation and a position among the names.
+    #[prost(uint64, tag = "3")]
+    pub generation: u64,
+    #[prost(uint64, tag = "4")]
+    pub layout: u64,
 }
 /// What the driver and the kernel agreed upon at FUSE_INIT: a server that attaches later repeats it.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
@@ -203,6 +215,9 @@ pub struct Rotate {
     /// Names in the root that go.
     #[prost(string, repeated, tag = "4")]
     pub remove_links: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Fingerprint of the generation's names.
+    #[prost(uint64, tag = "5")]
+    pub layout: u64,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Rotated {}

@@ -27,7 +27,8 @@ async fn joined(server: FakeApiServer) -> Member {
 
 impl Member {
     async fn class(&self, name: &str) -> Result<String, ClassError> {
-        let (namespace, name) = (Namespace::parse("shop").unwrap(), ClassName::parse(name).unwrap());
+        let (namespace, name) =
+            (Namespace::parse("shop").unwrap(), ClassName::parse(name).unwrap());
         let classes = self.membership.classes();
         classes.class(&namespace, &name).await.map(|class| class.provider.clone())
     }
@@ -126,9 +127,10 @@ async fn the_csidriver_is_compared_once_the_api_server_is_there() {
     let member = joined(FakeApiServer::absent().await.unwrap()).await;
     let cluster = member.membership.cluster.clone();
     let audiences = vec![Audience::parse("bao").unwrap()];
-    let check = tokio::spawn(async move {
-        driver_check::findings(&cluster, "csi.sotto.dev", &audiences).await
-    });
+    let check =
+        tokio::spawn(
+            async move { driver_check::findings(&cluster, "csi.sotto.dev", &audiences).await },
+        );
     member.server.put(
         "csidrivers",
         json!({"apiVersion": "storage.k8s.io/v1", "kind": "CSIDriver",

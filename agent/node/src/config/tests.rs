@@ -285,9 +285,8 @@ fn the_drivers_name_is_its_own_unless_another_one_is_written() {
 fn manifests(directory: &str) -> [String; 2] {
     let base = include_str!("../../../../deploy/base/config.yaml");
     let dev = include_str!("../../../../deploy/overlays/dev/config.yaml");
-    [base, dev].map(|text| {
-        text.replace("/etc/sotto/tls", directory).replace("/etc/sotto/jwks", directory)
-    })
+    [base, dev]
+        .map(|text| text.replace("/etc/sotto/tls", directory).replace("/etc/sotto/jwks", directory))
 }
 
 #[test]

@@ -4,9 +4,9 @@ use sotto_handoff::message::frame::Body;
 use sotto_handoff::message::{Release, Released};
 use sotto_handoff::refusal::Refusal;
 use sotto_handoff::socket::Listener;
+use sotto_volume::driver::DriverCalls;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
-use sotto_volume::driver::DriverCalls;
 use tempfile::TempDir;
 
 const SOON: Duration = Duration::from_secs(10);
@@ -32,7 +32,13 @@ fn fixture(uid: u32) -> Fixture {
     let drain = Drain::new();
     let readiness = Readiness::new(drain.clone());
     let driver = Driver { socket: socket.clone(), uid, name: "csi.sotto.dev".to_owned() };
-    let link = DriverLink::new(driver, Releases, DriverCalls::channel().0, readiness.clone(), drain.clone());
+    let link = DriverLink::new(
+        driver,
+        Releases,
+        DriverCalls::channel().0,
+        readiness.clone(),
+        drain.clone(),
+    );
     drain.spawn(link.run());
     Fixture { socket, drain, readiness, _directory: directory }
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use serde_json::json;
 use sotto_core::clock::Clock;
 use sotto_core::rotation::{Freshness, RefreshPolicy};
-use sotto_core::snapshot::{Generation, Snapshot};
+use sotto_core::snapshot::{Generation, ObjectVersion, Snapshot};
 use sotto_fuse::{Server, Tree};
 use sotto_store::{Lease, StoreSession, VolumePlan};
 use tokio::time::Instant;
@@ -57,6 +57,12 @@ impl Held {
         };
         held.show_status(clock);
         held
+    }
+
+    /// The current generation with its objects.
+    pub(super) fn shown(&self) -> (Generation, Vec<ObjectVersion>) {
+        let current = self.tree.current();
+        (current.generation(), current.versions().to_vec())
     }
 
     /// Forgets the servers that have ended. Whether some still serve.

@@ -36,7 +36,7 @@ use super::error::VolumeError;
 use super::held::Held;
 use super::prepare::{Outcome, Preparation};
 use super::registry::{Found, Registered};
-use super::request::VolumeSpec;
+use super::request::{Shown, VolumeSpec};
 use crate::audit::VolumeAudit;
 use crate::token::VerifiedToken;
 use ending::Ending;
@@ -48,7 +48,7 @@ const MOST_WORK: usize = 16;
 const MOST_WAITING: usize = 64;
 
 pub(super) type Reply<T> = oneshot::Sender<Result<T, Arc<VolumeError>>>;
-pub(super) type Versions = Vec<ObjectVersion>;
+pub(super) type Versions = (Generation, Vec<ObjectVersion>);
 
 /// What a volume's owner is asked.
 pub(super) enum Command {
@@ -84,6 +84,15 @@ enum State {
     Serving { held: Box<Held> },
 }
 
+impl State {
+    fn held_mut(&mut self) -> Option<&mut Held> {
+        match self {
+            Self::Preparing { .. } => None,
+            Self::Ready { held, .. } | Self::Serving { held } => Some(held),
+        }
+    }
+}
+
 struct Owner {
     shared: Arc<Shared>,
     spec: Arc<VolumeSpec>,
@@ -102,7 +111,7 @@ pub(super) fn prepare(
     spec: &Arc<VolumeSpec>,
     tokens: &Arc<Zeroizing<Vec<u8>>>,
     deadline: Duration,
-    generation: Generation,
+    shown: Shown,
     reply: Reply<Versions>,
 ) -> Result<(), VolumeError> {
     if shared.services.drain.has_begun() {
@@ -115,7 +124,7 @@ pub(super) fn prepare(
         },
         Found::Added(registered, commands) => {
             let owner = Owner::new(shared, spec, registered, commands, reply);
-            owner.begin(Arc::clone(tokens), deadline, generation);
+            owner.begin(Arc::clone(tokens), deadline, shown);
             shared.services.drain.spawn(owner.run());
             Ok(())
         }
@@ -143,19 +152,14 @@ impl Owner {
         }
     }
 
-    fn begin(
-        &self,
-        tokens: Arc<Zeroizing<Vec<u8>>>,
-        deadline: Duration,
-        generation: Generation,
-    ) {
+    fn begin(&self, tokens: Arc<Zeroizing<Vec<u8>>>, deadline: Duration, shown: Shown) {
         let preparation = Preparation {
             shared: Arc::clone(&self.shared),
             spec: Arc::clone(&self.spec),
             audit: self.audit.clone(),
             end: Instant::now() + deadline,
             deadline,
-            generation,
+            shown,
             cancel: self.cancel.clone(),
         };
         self.work
@@ -206,7 +210,11 @@ impl Owner {
             Event::Done(Done::Fetched(asked, fetched)) => self.fetched(&asked, fetched),
             Event::Done(Done::Turned(turned)) => self.turned(*turned),
             Event::Done(Done::Retired(retired)) => self.retired(retired),
-            Event::Done(Done::Nothing) => {}
+            Event::Done(Done::Nothing) => {
+                if let Some(held) = self.state.held_mut() {
+                    held.is_busy = false;
+                }
+            }
             Event::Wake => self.wake(),
             Event::Unserved => return ControlFlow::Break(Ending::Unserved),
             Event::Drain => return ControlFlow::Break(Ending::Drained),
@@ -222,7 +230,7 @@ impl Owner {
                 answer(reply, Err(VolumeError::Busy(self.spec.volume.clone())));
             }
             State::Ready { held, .. } | State::Serving { held } => {
-                answer(reply, Ok(held.tree.current().versions().to_vec()));
+                answer(reply, Ok(held.shown()));
             }
         }
     }
@@ -235,7 +243,7 @@ impl Owner {
             }
         };
         self.audit.set_store(held.plan.store.clone());
-        let versions = held.tree.current().versions().to_vec();
+        let versions = held.shown();
         let until = Instant::now() + self.shared.services.deadlines.unserved;
         let ready = State::Ready { held: Box::new(held), until };
         if let State::Preparing { waiting } = std::mem::replace(&mut self.state, ready) {

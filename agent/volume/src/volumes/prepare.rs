@@ -10,7 +10,7 @@ use sotto_core::audit::AuditAction;
 use sotto_core::identity::Audience;
 use sotto_core::rotation::RefreshPolicy;
 use sotto_core::secret::SecretString;
-use sotto_core::snapshot::{Generation, Object, Snapshot, SnapshotBuilder};
+use sotto_core::snapshot::{Object, Snapshot, SnapshotBuilder, SnapshotError};
 use sotto_store::{Lease, StoreSession, VolumePlan, grammar};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
@@ -21,7 +21,8 @@ use super::Shared;
 use super::error::{ObjectFault, VolumeError};
 use super::held::Held;
 use super::report;
-use super::request::VolumeSpec;
+use super::request::{Shown, VolumeSpec};
+use super::turning::layout;
 use crate::audit::VolumeAudit;
 use crate::token::{TokenMap, VerifiedToken};
 
@@ -32,7 +33,7 @@ pub(super) struct Preparation {
     pub(super) audit: VolumeAudit,
     pub(super) end: Instant,
     pub(super) deadline: Duration,
-    pub(super) generation: Generation,
+    pub(super) shown: Shown,
     pub(super) cancel: CancellationToken,
 }
 
@@ -145,12 +146,13 @@ impl Preparation {
         Ok((self.build(objects)?, fetched.leases))
     }
 
-    /// The pod's wishes before the administrator's defaults.
+    /// The pod's wishes within the administrator's bound: nobody but the administrator says how long a
+    /// withdrawn secret may stay readable.
     fn policy(&self) -> RefreshPolicy {
         let default = self.shared.services.refresh;
         RefreshPolicy {
-            interval: self.spec.refresh.unwrap_or(default.interval),
-            max_stale: self.spec.max_stale.unwrap_or(default.max_stale),
+            interval: self.spec.refresh.unwrap_or(default.interval).min(default.max_stale),
+            max_stale: self.spec.max_stale.unwrap_or(default.max_stale).min(default.max_stale),
             on_revoke: default.on_revoke,
         }
     }
@@ -159,9 +161,11 @@ impl Preparation {
         let services = &self.shared.services;
         let builder = SnapshotBuilder::new(services.limits);
         let mut builder = if self.spec.optional { builder.or_empty() } else { builder };
+        let layout = layout(objects.iter().map(|object| object.path.as_str()));
+        let generation = self.shown.number_for(layout).ok_or(SnapshotError::Empty)?;
         objects.into_iter().try_for_each(|object| builder.add(object))?;
         let (created, group) = (services.clock.now(), self.spec.group);
-        Ok(builder.build(self.generation, created, group, &*services.memory)?)
+        Ok(builder.build(generation, created, group, &*services.memory)?)
     }
 
     /// Waits until the work is done, the deadline is over, or the volume is released.

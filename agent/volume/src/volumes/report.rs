@@ -67,7 +67,7 @@ pub(super) async fn served(shared: &Shared, volume: &VolumeId) {
     if mailbox.try_send(Command::Prepare { reply }).is_err() {
         return;
     }
-    if let Ok(Ok(Ok(versions))) = tokio::time::timeout(VERSIONS_DEADLINE, answer).await {
+    if let Ok(Ok(Ok((_, versions)))) = tokio::time::timeout(VERSIONS_DEADLINE, answer).await {
         shared.services.reporter.served(&spec.identity, &spec.class, &versions);
     }
 }

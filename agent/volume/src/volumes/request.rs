@@ -22,6 +22,27 @@ pub(super) struct VolumeSpec {
     pub(super) max_stale: Option<Duration>,
 }
 
+/// What the mount shows already.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Shown {
+    /// The first for a new volume.
+    pub(super) generation: Generation,
+    /// Fingerprint of its names; 0 for a new volume.
+    pub(super) layout: u64,
+}
+
+impl Shown {
+    /// The number for a generation with names of this fingerprint: a number is never used for other names,
+    /// or a file's inode would be another file's.
+    pub(super) fn number_for(self, layout: u64) -> Option<Generation> {
+        if self.layout == 0 || self.layout == layout {
+            Some(self.generation)
+        } else {
+            Generation::new(self.generation.get() + 1)
+        }
+    }
+}
+
 /// A Prepare.
 pub(super) struct PrepareRequest {
     pub(super) spec: VolumeSpec,
@@ -29,7 +50,7 @@ pub(super) struct PrepareRequest {
     pub(super) tokens: Zeroizing<Vec<u8>>,
     pub(super) deadline: Duration,
     /// What the mount shows already; the first for a new volume.
-    pub(super) generation: Generation,
+    pub(super) shown: Shown,
 }
 
 /// What is wrong with a request of the driver.
@@ -79,7 +100,8 @@ pub(super) fn read(
         max_stale: message.max_stale_ms.map(Duration::from_millis),
     };
     let generation = Generation::new(message.generation).unwrap_or(Generation::FIRST);
-    Ok(PrepareRequest { spec, tokens, deadline, generation })
+    let shown = Shown { generation, layout: message.layout };
+    Ok(PrepareRequest { spec, tokens, deadline, shown })
 }
 
 fn identity(pod: Pod) -> Result<WorkloadIdentity, IdentifierError> {

@@ -12,7 +12,7 @@ use sotto_core::snapshot::{Generation, Inode, SecretMemorySource, Snapshot};
 use sotto_fuse::{Refusal, Server, StageError, Tree};
 use sotto_handoff::message::{Retire, Rotate, Touch};
 
-use super::turning::without;
+use super::turning::{layout, without};
 use crate::driver::{DriverCallError, DriverCalls};
 
 /// How long the kernel may take to forget files of a volume.
@@ -103,6 +103,8 @@ impl Turn {
         if let Some(next) = self.next.take() {
             self.next = later.wiped(&next, mount);
         }
+        self.heal.retain(|path| !later.close && !later.refuse.contains(path));
+        self.open &= !later.close;
     }
 }
 
@@ -156,6 +158,7 @@ fn request(volume: &VolumeId, old: &Snapshot, next: &Snapshot) -> Rotate {
     Rotate {
         volume_id: volume.as_str().to_owned(),
         generation: next.generation().get(),
+        layout: layout(next.versions().iter().map(|one| one.id.as_str())),
         add_links: after.iter().filter(|name| !before.contains(name)).cloned().collect(),
         remove_links: before.into_iter().filter(|name| !after.contains(name)).collect(),
     }

@@ -26,6 +26,9 @@ pub(super) struct Turning {
     /// Objects whose values are no longer in memory.
     wiped: BTreeSet<usize>,
     last: Generation,
+    /// What was to become readable with a generation that did not come about.
+    owed: BTreeSet<usize>,
+    is_opening_owed: bool,
 }
 
 /// What follows from a refresh.
@@ -66,6 +69,8 @@ impl Turning {
             since: Instant::now(),
             wiped: BTreeSet::new(),
             last: generation,
+            owed: BTreeSet::new(),
+            is_opening_owed: false,
         }
     }
 
@@ -91,6 +96,13 @@ impl Turning {
     pub(super) fn next_generation(&mut self) -> Option<Generation> {
         self.last = Generation::new(self.last.get() + 1)?;
         Some(self.last)
+    }
+
+    /// The generation that these would have become readable with did not come about: the next one heals
+    /// them.
+    pub(super) fn owe(&mut self, consequence: &Consequence) {
+        self.owed.extend(&consequence.heal);
+        self.is_opening_owed |= consequence.open;
     }
 
     /// Time passed.
@@ -134,6 +146,10 @@ impl Turning {
             *result == ObjectResult::Good || self.rotation.is_refused(index)
         });
         if certain {
+            let owed = std::mem::take(&mut self.owed);
+            let refused = |index: &usize| self.rotation.is_refused(*index);
+            consequence.heal.extend(owed.into_iter().filter(|index| !refused(index)));
+            consequence.open |= std::mem::take(&mut self.is_opening_owed);
             consequence.next = self.next_objects(asked, came, plan, current, &consequence);
         }
         consequence
@@ -151,9 +167,12 @@ impl Turning {
                 Effect::Close => {
                     consequence.close = true;
                     self.wiped = self.readable.clone();
+                    self.is_opening_owed = false;
                 }
                 Effect::Open => consequence.open = true,
-                Effect::BecameStale => tracing::warn!("the store can't be reached: values are stale"),
+                Effect::BecameStale => {
+                    tracing::warn!("the store can't be reached: values are stale")
+                }
                 Effect::BecameFresh => tracing::info!("values are fresh again"),
             }
         }
@@ -173,7 +192,8 @@ impl Turning {
             current.versions().iter().map(|it| (it.id.as_str(), it.version.as_str())).collect();
         let path = |index: usize| plan.objects[index].path.as_str();
         let same = |index: &usize| {
-            came.get(index).map(|object| object.version.as_str()) == versions.get(path(*index)).copied()
+            came.get(index).map(|object| object.version.as_str())
+                == versions.get(path(*index)).copied()
         };
         let returns = consequence.open || !consequence.heal.is_empty();
         let refused = |index: &usize| self.rotation.is_refused(*index);
@@ -193,6 +213,17 @@ impl Turning {
         }
         Some(objects)
     }
+}
+
+/// Fingerprint of a generation's names, never 0. FNV-1a: the same in every build.
+pub(super) fn layout<'a>(names: impl Iterator<Item = &'a str>) -> u64 {
+    let mut names: Vec<_> = names.collect();
+    names.sort_unstable();
+    let bytes = names.iter().flat_map(|name| name.bytes().chain([0]));
+    let hash = bytes.fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+    });
+    hash.max(1)
 }
 
 fn empty(path: &ObjectPath, mode: Option<sotto_core::snapshot::FileMode>) -> Object {

@@ -57,7 +57,9 @@ impl Owner {
         {
             return self.turn(turn);
         }
-        if let Some((_, generation)) = held.old.pop_front_if(|(at, _)| *at <= now) {
+        if held.old.front().is_some_and(|(at, _)| *at <= now)
+            && let Some((_, generation)) = held.old.pop_front()
+        {
             held.is_busy = true;
             let hidden = held.hidden.clone();
             self.work.push(Box::pin(async move {
@@ -94,8 +96,10 @@ impl Owner {
 
     pub(super) fn fetched(&mut self, asked: &BTreeSet<usize>, fetched: Option<Box<Fetch>>) {
         let optional = self.spec.optional;
-        let State::Serving { held } = &mut self.state else { return };
+        let Some(held) = self.state.held_mut() else { return };
         held.is_busy = false;
+        // While nobody serves, effects could not be carried out: the next server finds the refresh due.
+        let State::Serving { held } = &mut self.state else { return };
         let current = held.tree.current();
         let fetched = fetched.map(|fetched| *fetched);
         let plan = Arc::clone(&held.plan);
@@ -107,7 +111,7 @@ impl Owner {
     }
 
     /// Makes a turn of what follows from a refresh or from age.
-    fn follow(&mut self, consequence: Consequence) {
+    fn follow(&mut self, mut consequence: Consequence) {
         let mount = self.mount();
         let State::Serving { held } = &mut self.state else { return };
         let paths = |indexes: &[usize]| {
@@ -127,7 +131,8 @@ impl Owner {
             if turn.close || !turn.refuse.is_empty() {
                 pending.bereave(&turn, mount);
             }
-        } else if let Some(objects) = consequence.next {
+            held.turning.owe(&consequence);
+        } else if let Some(objects) = consequence.next.take() {
             match self.build(objects) {
                 Ok(next) => {
                     turn = Turn { next: Some(next), heal, open: consequence.open, ..turn };
@@ -135,6 +140,9 @@ impl Owner {
                 }
                 Err(error) => {
                     tracing::warn!(volume = %self.spec.volume, %error, "new values can't be served");
+                    if let State::Serving { held } = &mut self.state {
+                        held.turning.owe(&consequence);
+                    }
                 }
             }
         }
@@ -167,7 +175,7 @@ impl Owner {
     }
 
     pub(super) fn turned(&mut self, turned: Turned) {
-        let State::Serving { held } = &mut self.state else { return };
+        let Some(held) = self.state.held_mut() else { return };
         held.is_busy = false;
         let Turned { mut turn, result } = turned;
         match result {
@@ -189,7 +197,7 @@ impl Owner {
     }
 
     pub(super) fn retired(&mut self, retired: Retired) {
-        let State::Serving { held } = &mut self.state else { return };
+        let Some(held) = self.state.held_mut() else { return };
         held.is_busy = false;
         let Retired { generation, result } = retired;
         match result {

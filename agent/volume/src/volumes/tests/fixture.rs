@@ -33,8 +33,8 @@ use tokio::time::Instant;
 use super::super::{Deadlines, Services, Volumes};
 use super::reports::Reports;
 use crate::audit::AuditLog;
-use crate::driver::DriverCalls;
 use crate::classes::{ClassError, ClassSource, LookUp};
+use crate::driver::DriverCalls;
 use crate::token::testing::{ISSUER, NOW, Signer, key_set, pod, token_map};
 use crate::token::{FileKeys, Keys, TokenVerifier};
 
