@@ -9,6 +9,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use sotto_dev::apiserver::FakeApiServer;
 use sotto_dev::store::DevStore;
+use sotto_dev::test_store::TestStore;
 use sotto_tests::files;
 use sotto_tests::scene::{CSI_DRIVER, Scene, StoreSettings};
 use tempfile::TempDir;
@@ -102,5 +103,36 @@ async fn a_class_that_comes_later_is_found_and_an_outage_takes_none_away() -> an
     let other = scene.pod("checkout-1", "checkout", "db");
     assert_eq!(files::read(scene.publish(&other).await?.join("p")).await?, "p-1");
     scene.stop(&other).await?;
+    scene.stop(&pod).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_rotation_an_outage_and_a_refusal_are_told_on_the_pod() -> anyhow::Result<()> {
+    let server = api_server().await;
+    server.put(CLASSES, class("db"));
+    let (scene, _kubeconfig) = scene(&server).await?;
+    let mut pod = scene.pod("checkout-0", "checkout", "db");
+    let attributes = &mut pod.volumes[0].attributes;
+    attributes.insert("sotto.dev/refresh".to_owned(), "1s".to_owned());
+    scene.publish(&pod).await?;
+    scene.write("payments/checkout/db", json!({"password": "p-2"})).await?;
+    let shows_second = |server: &FakeApiServer| {
+        let statuses = server.objects(STATUSES);
+        let version =
+            statuses.first().map(|status| status["status"]["objects"][0]["version"].clone());
+        version.is_some_and(|version| version.as_str().is_some_and(|it| it.starts_with("2@")))
+    };
+    server.until("the new version in the status", shows_second).await;
+    let told = |reason: &'static str| {
+        move |server: &FakeApiServer| {
+            server.objects("events").iter().any(|event| event["reason"] == reason)
+        }
+    };
+    scene.store().go_dark();
+    server.until("the outage", told("SecretsStale")).await;
+    scene.store().come_back().await?;
+    server.until("its end", told("SecretsFresh")).await;
+    scene.store().remove_policy("pod").await?;
+    server.until("the refusal", told("SecretRefused")).await;
     scene.stop(&pod).await
 }

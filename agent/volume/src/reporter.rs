@@ -22,6 +22,15 @@ pub const CLASS_PARTLY_IGNORED: &str = "ClassPartlyIgnored";
 /// A republish brought a token that can't be used.
 pub const TOKEN_REFRESH_FAILED: &str = "TokenRefreshFailed";
 
+/// The store refuses an object that the volume had.
+pub const SECRET_REFUSED: &str = "SecretRefused";
+/// The store can't be reached: the last good values are served.
+pub const SECRETS_STALE: &str = "SecretsStale";
+/// The last good values became too old: nothing is readable.
+pub const SECRETS_CLOSED: &str = "SecretsClosed";
+/// The values are those of the store again.
+pub const SECRETS_FRESH: &str = "SecretsFresh";
+
 /// Is told about pods and their volumes; must not block.
 pub trait PodReporter: Send + Sync {
     /// Something that the pod's author should know. `reason` is a word in CamelCase that machines match;

@@ -5,14 +5,17 @@ use std::time::Duration;
 
 use sotto_core::class::SecretProviderClass;
 use sotto_core::identity::VolumeId;
+use sotto_core::rotation::Freshness;
 use tokio::sync::oneshot;
 
 use super::Shared;
 use super::error::VolumeError;
 use super::owner::Command;
 use super::request::VolumeSpec;
+use super::turning::Consequence;
 use crate::reporter::{
-    CLASS_PARTLY_IGNORED, SECRET_OBJECTS_IGNORED, Severity, TOKEN_REFRESH_FAILED,
+    CLASS_PARTLY_IGNORED, SECRET_OBJECTS_IGNORED, SECRET_REFUSED, SECRETS_CLOSED, SECRETS_FRESH,
+    SECRETS_STALE, Severity, TOKEN_REFRESH_FAILED,
 };
 
 /// How long a volume's owner may take to say what it serves; the status is a courtesy.
@@ -54,6 +57,35 @@ pub(super) fn token_not_taken(shared: &Shared, volume: &VolumeId, error: &Volume
         );
         warn(shared, &spec, TOKEN_REFRESH_FAILED, message);
     }
+}
+
+/// What age or its end made of the volume's values.
+pub(super) fn aged(shared: &Shared, spec: &VolumeSpec, consequence: &Consequence) {
+    let tell = |severity, reason, message: &str| {
+        tracing::info!(volume = %spec.volume, reason, "{message}");
+        shared.services.reporter.report(&spec.identity, severity, reason, message.to_owned());
+    };
+    match consequence.became {
+        Some(Freshness::Stale) => tell(
+            Severity::Warning,
+            SECRETS_STALE,
+            "the store can't be reached: the last good values are served; check the store",
+        ),
+        Some(Freshness::Fresh) => {
+            tell(Severity::Normal, SECRETS_FRESH, "the values are those of the store again");
+        }
+        Some(Freshness::Closed) | None => {}
+    }
+    if consequence.close {
+        let message = "the last good values are older than max-stale: nothing is readable until the store answers";
+        tell(Severity::Warning, SECRETS_CLOSED, message);
+    }
+}
+
+/// The store refuses an object that the volume had.
+pub(super) fn refused(shared: &Shared, spec: &VolumeSpec, reason: &str) {
+    let reporter = &shared.services.reporter;
+    reporter.report(&spec.identity, Severity::Warning, SECRET_REFUSED, reason.to_owned());
 }
 
 /// The volume is served: tells with which objects.

@@ -42,6 +42,8 @@ pub(super) struct Consequence {
     pub(super) heal: Vec<usize>,
     /// [`Self::close`] ends once the next generation is there.
     pub(super) open: bool,
+    /// The values became stale now, or fresh again.
+    pub(super) became: Option<Freshness>,
     /// The objects of the next generation, where there is one.
     pub(super) next: Option<Vec<Object>>,
 }
@@ -170,10 +172,8 @@ impl Turning {
                     self.is_opening_owed = false;
                 }
                 Effect::Open => consequence.open = true,
-                Effect::BecameStale => {
-                    tracing::warn!("the store can't be reached: values are stale")
-                }
-                Effect::BecameFresh => tracing::info!("values are fresh again"),
+                Effect::BecameStale => consequence.became = Some(Freshness::Stale),
+                Effect::BecameFresh => consequence.became = Some(Freshness::Fresh),
             }
         }
         consequence

@@ -10,6 +10,7 @@ use sotto_store::Fetch;
 use tokio::time::Instant;
 
 use super::super::held::Held;
+use super::super::report;
 use super::super::turn::{Mount, Turn, TurnError};
 use super::super::turning::Consequence;
 use super::{Done, Owner, State};
@@ -70,6 +71,10 @@ impl Owner {
             return;
         }
         let consequence = held.turning.pass();
+        if consequence.became.is_some() || consequence.close {
+            held.show_status(&*self.shared.services.clock);
+            report::aged(&self.shared, &self.spec, &consequence);
+        }
         if !consequence.is_nothing() {
             return self.follow(consequence);
         }
@@ -105,6 +110,7 @@ impl Owner {
         let plan = Arc::clone(&held.plan);
         let consequence = held.turning.observe(asked, fetched, optional, &plan, &current);
         held.show_status(&*self.shared.services.clock);
+        report::aged(&self.shared, &self.spec, &consequence);
         if !consequence.is_nothing() {
             self.follow(consequence);
         }
@@ -120,6 +126,7 @@ impl Owner {
         let (refuse, heal) = (paths(&consequence.refuse), paths(&consequence.heal));
         for path in &refuse {
             let reason = format!("the store refuses {path} now, confirmed once");
+            report::refused(&self.shared, &self.spec, &reason);
             self.audit.decided(AuditAction::Fetch, Some(reason));
         }
         if consequence.close {
@@ -184,6 +191,9 @@ impl Owner {
                 if let Some(left) = left.filter(|left| *left != current) {
                     let generation = current.get();
                     tracing::info!(volume = %self.spec.volume, generation, "turned");
+                    let (_, versions) = held.shown();
+                    let reporter = &self.shared.services.reporter;
+                    reporter.served(&self.spec.identity, &self.spec.class, &versions);
                     held.old.push_back((Instant::now() + GRACE, left));
                 }
             }
