@@ -16,12 +16,13 @@ mod turn;
 mod turning;
 mod wipe;
 
+use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
 use sotto_core::clock::Clock;
-use sotto_core::identity::{NodeName, VolumeId};
+use sotto_core::identity::{NodeName, StoreName, VolumeId};
 use sotto_core::limits::Limits;
 use sotto_core::rotation::RefreshPolicy;
 use sotto_core::snapshot::{Generation, ObjectVersion, SecretMemorySource};
@@ -48,7 +49,7 @@ use registry::Registry;
 pub use error::{ObjectFault, VolumeError};
 pub use request::RequestError;
 
-/// Volumes whose secrets may be fetched at once; others wait within their deadline.
+/// Volumes whose secrets may be fetched at once from one store; others wait within their deadline.
 const FETCHES_AT_ONCE: usize = 32;
 /// Most bytes of names and versions in an answer to Prepare.
 const MOST_VERSION_BYTES: usize = 64 << 10;
@@ -115,7 +116,8 @@ pub struct Services {
 struct Shared {
     services: Services,
     registry: Registry,
-    fetches: Arc<Semaphore>,
+    /// By store, so that a slow one delays only its own volumes.
+    fetches: BTreeMap<StoreName, Arc<Semaphore>>,
 }
 
 /// All volumes; cheap to clone.
@@ -126,7 +128,8 @@ impl Volumes {
     /// No volume yet.
     #[must_use]
     pub fn new(services: Services) -> Self {
-        let fetches = Arc::new(Semaphore::new(FETCHES_AT_ONCE));
+        let turns = |name: &StoreName| (name.clone(), Arc::new(Semaphore::new(FETCHES_AT_ONCE)));
+        let fetches = services.stores.settings().map(|settings| turns(&settings.name)).collect();
         Self(Arc::new(Shared { services, registry: Registry::default(), fetches }))
     }
 

@@ -94,7 +94,10 @@ impl Preparation {
     ) -> Result<(StoreSession, OwnedSemaphorePermit), VolumeError> {
         let verified = verify(&self.shared, &self.spec, &self.audit, tokens, &plan.audience);
         let token = self.until("the pod's token was not verified", verified).await??;
-        let turn = Arc::clone(&self.shared.fetches).acquire_owned();
+        // A plan names a store of the same set.
+        let turns = self.shared.fetches.get(&plan.store);
+        let turns = turns.ok_or_else(|| VolumeError::NoSuchStore(plan.store.clone()))?;
+        let turn = Arc::clone(turns).acquire_owned();
         let turn = self.until("no turn to fetch came", turn).await?;
         // Nobody closes the semaphore.
         let turn = turn.map_err(|_| VolumeError::ShuttingDown)?;

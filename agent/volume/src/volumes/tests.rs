@@ -14,8 +14,8 @@ fn no_such_secret(path: &str) -> ObjectError {
     ObjectError::NoSuchSecret { store: main(), path: path.to_owned() }
 }
 
-fn main() -> sotto_core::identity::StoreName {
-    sotto_core::identity::StoreName::parse("main").unwrap()
+fn main() -> StoreName {
+    StoreName::parse("main").unwrap()
 }
 
 fn said(refused: Result<impl Sized, Refusal>) -> (Code, String) {

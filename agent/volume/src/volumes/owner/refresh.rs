@@ -91,7 +91,7 @@ impl Owner {
         let shared = Arc::clone(&self.shared);
         self.work.push(Box::pin(async move {
             let fetched = async {
-                let _turn = shared.fetches.acquire().await.ok()?;
+                let _turn = shared.fetches.get(&plan.store)?.acquire().await.ok()?;
                 Some(session.fetch(&plan).await)
             };
             let fetched = tokio::time::timeout(FETCH_DEADLINE, fetched).await.ok().flatten();
