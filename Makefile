@@ -19,7 +19,7 @@ tools: ## install the real OpenBao server that the tests run against into .tools
 	@tests/tools/install-bao
 
 test: tools build ## unit, property and end-to-end tests, the latter against a real OpenBao
-	@tests/tools/with-mounts $(CARGO) test --locked --workspace --no-fail-fast
+	@set -o pipefail; tests/tools/with-mounts $(CARGO) test --locked --workspace --no-fail-fast 2>&1 | tests/tools/sum-results
 
 sanity: build ## the CSI specification's own conformance suite against sotto-csi
 	@tests/tools/install-csi-sanity

@@ -55,6 +55,9 @@ pub struct ServeArguments {
     /// The node's name, as in pods' spec.nodeName.
     #[arg(long, env = "NODE_NAME", required = true)]
     pub node_name: Option<String>,
+    /// The name of the CSIDriver object, that of sotto-csi; before driver.name of the configuration.
+    #[arg(long, env = "DRIVER_NAME")]
+    pub driver_name: Option<String>,
     /// What is logged, e.g. info or sotto_volume=debug,info.
     #[arg(long, default_value = "info")]
     pub log: String,

@@ -66,6 +66,10 @@ fn serve(arguments: ServeArguments) -> ExitCode {
         Ok(config) => config,
         Err(faults) => return refuse(faults),
     };
+    let config = match config.driver.clone().named(arguments.driver_name.clone()) {
+        Ok(driver) => Config { driver, ..config },
+        Err(fault) => return refuse(fault),
+    };
     match app::run(config, node, &arguments.admin) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

@@ -19,6 +19,21 @@ pub struct Driver {
     pub name: String,
 }
 
+impl Driver {
+    /// The same driver under the name that the command line gives, which comes before the file's.
+    ///
+    /// # Errors
+    /// Not a CSI driver's name.
+    pub fn named(self, name: Option<String>) -> Result<Self, Fault> {
+        match name {
+            None => Ok(self),
+            Some(name) if is_driver_name(&name) => Ok(Self { name, ..self }),
+            Some(_) => Err(Fault::new("--driver-name", NOT_A_NAME)),
+        }
+    }
+}
+
+const NOT_A_NAME: &str = "not a CSI driver's name: write e.g. csi.sotto.dev";
 /// The driver's own default.
 const DEFAULT_NAME: &str = "csi.sotto.dev";
 /// Longest name that CSI allows, in bytes.
@@ -41,7 +56,7 @@ pub(super) fn read(root: &mut Section, faults: &mut Vec<Fault>) -> Option<Driver
     }
     let name = raw.name.unwrap_or_else(|| DEFAULT_NAME.to_owned());
     if !is_driver_name(&name) {
-        faults.push(Fault::new("driver.name", "not a CSI driver's name: write e.g. csi.sotto.dev"));
+        faults.push(Fault::new("driver.name", NOT_A_NAME));
     }
     Some(Driver { socket, uid: raw.uid.unwrap_or(0), name })
 }
@@ -53,4 +68,18 @@ fn is_driver_name(name: &str) -> bool {
     name.len() <= LONGEST_NAME_BYTES
         && ends.iter().all(|end| end.is_some_and(plain))
         && name.bytes().all(|byte| plain(byte) || matches!(byte, b'-' | b'.'))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_lines_name_comes_first_and_is_checked() {
+        let driver = || Driver { socket: "/s".into(), uid: 0, name: DEFAULT_NAME.to_owned() };
+        assert_eq!(driver().named(None).unwrap(), driver());
+        let name = "secrets-store.csi.k8s.io";
+        assert_eq!(driver().named(Some(name.to_owned())).unwrap().name, name);
+        assert!(driver().named(Some("../x".to_owned())).is_err());
+    }
 }
