@@ -4,13 +4,13 @@ SHELL := /bin/bash
 CARGO ?= cargo
 ARGS ?=
 
-.PHONY: help demo build test tools sanity check bench-memory audit clean
+.PHONY: help demo build test tools sanity check bench-memory clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 16
 
 build: ## build every binary (development profile)
-	$(CARGO) build --locked --workspace --bins
+	@$(CARGO) build --locked --workspace --bins
 
 demo: build ## deliver a pod's secrets here and now; ARGS="--once", ARGS="--once --json"
 	@target/debug/sotto-dev demo $(ARGS)
