@@ -146,3 +146,32 @@ async fn an_outage_is_bridged_until_the_value_is_too_old() -> anyhow::Result<()>
     until(&status, |read| read.as_ref().is_ok_and(|status| status.contains("\"fresh\""))).await?;
     scene.stop(&pod).await
 }
+
+/// A certificate is not read again at a refresh; once wiped it must be, or its file would come back empty.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_wiped_is_read_again_before_it_is_readable_again() -> anyhow::Result<()> {
+    let scene = Scene::openbao().await?;
+    scene.store().enable_pki().await?;
+    scene.write("payments/checkout/db", json!({"password": "one"})).await?;
+    let request = "secretPath: pki/issue/payments-checkout, method: PUT, \
+                   secretArgs: {common_name: checkout.payments.invalid, ttl: 24h}";
+    scene.class(
+        "mixed",
+        &format!("{OBJECTS}\n- {{objectName: tls.crt, {request}, secretKey: certificate}}"),
+    )?;
+    let mut pod = scene.pod("checkout-0", "checkout", "mixed");
+    let attributes = &mut pod.volumes[0].attributes;
+    attributes.insert("sotto.dev/refresh".to_owned(), "1s".to_owned());
+    attributes.insert("sotto.dev/max-stale".to_owned(), "3s".to_owned());
+    let target = scene.publish(&pod).await?;
+    let certificate = target.join("tls.crt");
+    assert!(files::read(certificate.clone()).await?.starts_with("-----BEGIN CERTIFICATE"));
+    scene.store().process().signal(rustix::process::Signal::STOP);
+    until(&certificate, is_denied).await?;
+    scene.store().process().signal(rustix::process::Signal::CONT);
+    until(&certificate, Result::is_ok).await?;
+    let again = files::read(certificate).await?;
+    assert!(again.starts_with("-----BEGIN CERTIFICATE"), "{} bytes", again.len());
+    assert_eq!(files::read(target.join("p")).await?, "one");
+    scene.stop(&pod).await
+}

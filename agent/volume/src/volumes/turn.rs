@@ -12,7 +12,8 @@ use sotto_core::snapshot::{Generation, Inode, SecretMemorySource, Snapshot};
 use sotto_fuse::{Refusal, Server, StageError, Tree};
 use sotto_handoff::message::{Retire, Rotate, Touch};
 
-use super::turning::{layout, without};
+use super::turning::layout;
+use super::wipe::without;
 use crate::driver::{DriverCallError, DriverCalls};
 
 /// How long the kernel may take to forget files of a volume.
@@ -47,6 +48,8 @@ pub(super) struct Turn {
     pub(super) next: Option<Arc<Snapshot>>,
     pub(super) heal: Vec<ObjectPath>,
     pub(super) open: bool,
+    /// The generation that was current before, from the first try on.
+    pub(super) left: Option<Generation>,
 }
 
 impl Turn {
@@ -55,6 +58,7 @@ impl Turn {
         self.withdraw(mount).await;
         let Some(next) = self.next.clone() else { return Ok(None) };
         let old = mount.tree.current();
+        let left = *self.left.get_or_insert(old.generation());
         if old.generation() != next.generation() {
             let early = mount.tree.stage(Arc::clone(&next))?;
             mount.invalidate(early).await;
@@ -69,7 +73,7 @@ impl Turn {
         if self.open {
             mount.invalidate(mount.tree.reopen()).await;
         }
-        Ok(Some(old.generation()))
+        Ok(Some(left))
     }
 
     /// Refuses, makes the kernel forget, wipes.

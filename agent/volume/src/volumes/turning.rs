@@ -9,13 +9,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::time::Duration;
 
-use sotto_core::limits::Limits;
-use sotto_core::names::ObjectPath;
 use sotto_core::rotation::{Effect, Freshness, Jitter, ObjectResult, RefreshPolicy, Rotation};
-use sotto_core::secret::SecretBytes;
-use sotto_core::snapshot::{Generation, NodeKind, Object, Snapshot};
+use sotto_core::snapshot::{Generation, Object, Snapshot};
 use sotto_store::{Fetch, Lease, VolumePlan};
 use tokio::time::Instant;
+
+use super::wipe::{copied, empty};
 
 /// What a volume does about time.
 pub(super) struct Turning {
@@ -26,6 +25,8 @@ pub(super) struct Turning {
     /// Objects whose values are no longer in memory.
     wiped: BTreeSet<usize>,
     last: Generation,
+    /// Objects of the plan.
+    count: usize,
     /// What was to become readable with a generation that did not come about.
     owed: BTreeSet<usize>,
     is_opening_owed: bool,
@@ -71,6 +72,7 @@ impl Turning {
             since: Instant::now(),
             wiped: BTreeSet::new(),
             last: generation,
+            count,
             owed: BTreeSet::new(),
             is_opening_owed: false,
         }
@@ -105,6 +107,15 @@ impl Turning {
     pub(super) fn owe(&mut self, consequence: &Consequence) {
         self.owed.extend(&consequence.heal);
         self.is_opening_owed |= consequence.open;
+    }
+
+    /// The volume turned to a generation with everything that isn't refused: those values are in memory
+    /// again.
+    pub(super) fn turned(&mut self) {
+        if self.rotation.freshness() != Freshness::Closed {
+            let (rotation, owed) = (&self.rotation, &self.owed);
+            self.wiped.retain(|index| rotation.is_refused(*index) || owed.contains(index));
+        }
     }
 
     /// Time passed.
@@ -168,7 +179,8 @@ impl Turning {
                 Effect::Restore(index) => consequence.heal.push(*index),
                 Effect::Close => {
                     consequence.close = true;
-                    self.wiped = self.readable.clone();
+                    // Whatever it was read by: its value is gone.
+                    self.wiped = (0..self.count).collect();
                     self.is_opening_owed = false;
                 }
                 Effect::Open => consequence.open = true,
@@ -181,7 +193,7 @@ impl Turning {
 
     /// The objects of the next generation: what came, what is as it was, and empty ones for what is refused.
     fn next_objects(
-        &mut self,
+        &self,
         asked: &BTreeSet<usize>,
         mut came: BTreeMap<usize, Object>,
         plan: &VolumePlan,
@@ -203,7 +215,6 @@ impl Turning {
         let mut objects = Vec::new();
         for (index, planned) in plan.objects.iter().enumerate() {
             if let Some(object) = came.remove(&index) {
-                self.wiped.remove(&index);
                 objects.push(object);
             } else if self.rotation.is_refused(index) {
                 objects.push(empty(&planned.path, planned.mode));
@@ -224,39 +235,6 @@ pub(super) fn layout<'a>(names: impl Iterator<Item = &'a str>) -> u64 {
         (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
     });
     hash.max(1)
-}
-
-fn empty(path: &ObjectPath, mode: Option<sotto_core::snapshot::FileMode>) -> Object {
-    Object { path: path.clone(), mode, version: String::new(), value: SecretBytes::new(Vec::new()) }
-}
-
-/// The object as a generation has it; `None` if it has not.
-fn copied(snapshot: &Snapshot, path: &ObjectPath) -> Option<Object> {
-    let node = snapshot.nodes().iter().find(|node| node.path == path.as_str())?;
-    let NodeKind::File { mode, .. } = node.kind else { return None };
-    let value = SecretBytes::new(snapshot.expose_content(node)?.to_vec());
-    let version = snapshot.versions().iter().find(|version| version.id == path.as_str());
-    let version = version.map(|version| version.version.clone()).unwrap_or_default();
-    Some(Object { path: path.clone(), mode: Some(mode), version, value })
-}
-
-/// The generation with the values of `gone` empty: same number, names and inodes.
-pub(super) fn without(
-    snapshot: &Snapshot,
-    gone: impl Fn(&str) -> bool,
-    memory: &dyn sotto_core::snapshot::SecretMemorySource,
-) -> Option<Snapshot> {
-    let unlimited = Limits { objects: usize::MAX, ..Limits::default() };
-    let mut builder = sotto_core::snapshot::SnapshotBuilder::new(unlimited).or_empty();
-    for node in snapshot.nodes() {
-        let NodeKind::File { mode, .. } = node.kind else { continue };
-        let path = ObjectPath::parse(&node.path).ok()?;
-        let object =
-            if gone(&node.path) { empty(&path, Some(mode)) } else { copied(snapshot, &path)? };
-        builder.add(object).ok()?;
-    }
-    let (generation, created) = (snapshot.generation(), snapshot.created());
-    builder.build(generation, created, Some(snapshot.group()), memory).ok()
 }
 
 fn jitter() -> Jitter {

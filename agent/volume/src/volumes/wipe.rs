@@ -1,26 +1,57 @@
-//! The same files without their values, to take the place of those that must not stay in memory.
+//! The same files without their values, or without some: what takes the place of a generation whose values
+//! must not stay in memory.
 
 use sotto_core::limits::Limits;
 use sotto_core::names::ObjectPath;
 use sotto_core::secret::SecretBytes;
-use sotto_core::snapshot::{HeapMemory, NodeKind, Object, Snapshot, SnapshotBuilder};
+use sotto_core::snapshot::{
+    FileMode, HeapMemory, NodeKind, Object, SecretMemorySource, Snapshot, SnapshotBuilder,
+};
+
+/// No limit: what is copied was within the administrator's, whatever these are.
+const UNLIMITED: Limits = Limits {
+    object_bytes: usize::MAX,
+    volume_bytes: usize::MAX,
+    objects: usize::MAX,
+    volumes: usize::MAX,
+};
 
 /// `snapshot` with empty values: same generation, same names, same inodes.
 pub(super) fn emptied(snapshot: &Snapshot) -> Option<Snapshot> {
-    let unlimited = Limits { objects: usize::MAX, ..Limits::default() };
-    let mut builder = SnapshotBuilder::new(unlimited).or_empty();
+    without(snapshot, |_| true, &HeapMemory::default())
+}
+
+/// `snapshot` with the values of `gone` empty: same generation, same names, same inodes.
+pub(super) fn without(
+    snapshot: &Snapshot,
+    gone: impl Fn(&str) -> bool,
+    memory: &dyn SecretMemorySource,
+) -> Option<Snapshot> {
+    let mut builder = SnapshotBuilder::new(UNLIMITED).or_empty();
     for node in snapshot.nodes() {
         let NodeKind::File { mode, .. } = node.kind else { continue };
-        let object = Object {
-            path: ObjectPath::parse(&node.path).ok()?,
-            mode: Some(mode),
-            version: String::new(),
-            value: SecretBytes::new(Vec::new()),
-        };
+        let path = ObjectPath::parse(&node.path).ok()?;
+        let object =
+            if gone(&node.path) { empty(&path, Some(mode)) } else { copied(snapshot, &path)? };
         builder.add(object).ok()?;
     }
     let (generation, created) = (snapshot.generation(), snapshot.created());
-    builder.build(generation, created, Some(snapshot.group()), &HeapMemory::default()).ok()
+    builder.build(generation, created, Some(snapshot.group()), memory).ok()
+}
+
+/// An object without a value, for what is refused.
+pub(super) fn empty(path: &ObjectPath, mode: Option<FileMode>) -> Object {
+    Object { path: path.clone(), mode, version: String::new(), value: SecretBytes::new(Vec::new()) }
+}
+
+/// The object as a generation has it; `None` if it has not.
+pub(super) fn copied(snapshot: &Snapshot, path: &ObjectPath) -> Option<Object> {
+    let node = snapshot.nodes().iter().find(|node| node.path == path.as_str())?;
+    let NodeKind::File { mode, .. } = node.kind else { return None };
+    let value = SecretBytes::new(snapshot.expose_content(node)?.to_vec());
+    let version = snapshot.versions().iter().find(|version| version.id == path.as_str());
+    let version = version.map(|version| version.version.clone()).unwrap_or_default();
+    Some(Object { path: path.clone(), mode: Some(mode), version, value })
 }
 
 #[cfg(test)]
@@ -47,5 +78,26 @@ mod tests {
         assert_eq!(shape(&emptied), shape(&full));
         let values = emptied.nodes().iter().filter_map(|node| emptied.expose_content(node));
         assert!(values.into_iter().all(<[u8]>::is_empty));
+    }
+
+    #[test]
+    fn a_value_over_the_default_limits_can_be_wiped_beside_others() {
+        let limits = Limits { object_bytes: 3 << 20, ..Limits::default() };
+        let mut builder = SnapshotBuilder::new(limits);
+        for name in ["large", "gone"] {
+            let (path, value) = (ObjectPath::parse(name).unwrap(), vec![b'x'; 3 << 20]);
+            let (mode, version) = (None, "7".to_owned());
+            builder.add(Object { path, mode, version, value: SecretBytes::new(value) }).unwrap();
+        }
+        let memory = HeapMemory::default();
+        let full = builder.build(Generation::FIRST, UNIX_EPOCH, None, &memory).unwrap();
+        let rest = without(&full, |path| path == "gone", &memory).unwrap();
+        let length = |name: &str| {
+            let node = rest.nodes().iter().find(|node| node.path == name).unwrap();
+            rest.expose_content(node).unwrap().len()
+        };
+        assert_eq!((length("large"), length("gone")), (3 << 20, 0));
+        let kept = rest.versions().iter().find(|version| version.id == "large").unwrap();
+        assert_eq!(kept.version, "7", "so that it is not taken for changed");
     }
 }

@@ -191,6 +191,7 @@ impl Owner {
                 if let Some(left) = left.filter(|left| *left != current) {
                     let generation = current.get();
                     tracing::info!(volume = %self.spec.volume, generation, "turned");
+                    held.turning.turned();
                     let (_, versions) = held.shown();
                     let reporter = &self.shared.services.reporter;
                     reporter.served(&self.spec.identity, &self.spec.class, &versions);
