@@ -21,6 +21,8 @@ use sotto_tests::scene::Scene;
 const STEPS: [usize; 3] = [10, 100, 250];
 /// Secrets of a volume, each with a path of its own in the store.
 const SECRETS: usize = 5;
+/// Threads that a volume may add; the runtime's own come and go.
+const THREADS_A_VOLUME: f64 = 1.05;
 /// Most that a volume may add to the resident memory, KiB.
 const MOST_A_VOLUME: f64 = 1024.0;
 /// How much dearer a volume may be between the last two steps than between the first two.
@@ -196,6 +198,11 @@ impl Series {
         if let Some(dear) = slopes.into_iter().find(|it| *it > MOST_A_VOLUME) {
             faults.push(format!("a volume costs {dear:.0} KiB, more than {MOST_A_VOLUME:.0}"));
         }
+        if let Some(threads) =
+            self.slopes(|it| it.threads as f64).into_iter().find(|it| *it > THREADS_A_VOLUME)
+        {
+            faults.push(format!("a volume costs {threads:.2} threads, more than one"));
+        }
         for (what, before, after) in [
             ("threads", self.cold.threads.min(self.start.threads), self.end.threads),
             ("descriptors", self.start.fds, self.end.fds),
@@ -260,7 +267,7 @@ fn row(text: &mut String, label: &str, cells: [String; 5]) {
 fn the_judge_sees_each_fault() -> anyhow::Result<()> {
     let of = |volumes: u64, kib: u64| {
         let rss_kib = 10_000 + kib;
-        Sample { rss_kib, pss_kib: None, threads: 6 + 2 * volumes, fds: 20 + 3 * volumes }
+        Sample { rss_kib, pss_kib: None, threads: 6 + volumes, fds: 20 + 3 * volumes }
     };
     let grown = |cost: fn(u64) -> u64| Series {
         cold: of(0, 0),
@@ -270,12 +277,14 @@ fn the_judge_sees_each_fault() -> anyhow::Result<()> {
     };
     let sound = grown(|volumes| 40 * volumes);
     ensure!(sound.faults().is_empty(), "a sound series is refused: {:?}", sound.faults());
-    let (mut thread_left, mut fd_left) = (sound, sound);
+    let (mut thread_left, mut fd_left, mut two_threads) = (sound, sound, sound);
+    two_threads.steps.iter_mut().zip(STEPS).for_each(|(it, volumes)| it.threads += volumes as u64);
     thread_left.end.threads += 1;
     fd_left.end.fds += 1;
     for (what, series) in [
         ("glibc's trap", grown(|volumes| 6_640 * volumes)),
         ("a cost that grows with the number of volumes", grown(|volumes| volumes * volumes)),
+        ("a second thread a volume", two_threads),
         ("a thread that is left", thread_left),
         ("a descriptor that is left", fd_left),
     ] {

@@ -10,21 +10,27 @@ use std::future::Future;
 use std::hash::{BuildHasher, Hasher};
 use std::io;
 use std::os::fd::OwnedFd;
+use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use sotto_core::fuse_init::Negotiated;
+use fuser::Errno;
+use sotto_core::fuse_init::{Negotiated, READ_BUFFER_BYTES};
 use sotto_core::snapshot::Inode;
 
-use crate::adapter::Adapter;
-use crate::attach::{Device, attach};
 use crate::audit::AuditSink;
+use crate::device::Device;
+use crate::dispatch::Dispatcher;
 use crate::tree::Tree;
+use crate::wire::reply::Reply;
+use crate::wire::request::{Operation, Request};
 
-/// Of the thread that waits for fuser's own, which has the platform's default.
-const STACK_BYTES: usize = 64 << 10;
+/// Of a server's thread: it answers one request after another, and nothing of that goes deep.
+const STACK_BYTES: usize = 128 << 10;
+/// Of a write request, beside what is written: the kernel insists that one would fit.
+const HEADERS_BYTES: usize = 80;
 /// Linux keeps no more of a thread's name.
 const LONGEST_NAME: usize = 15;
 
@@ -39,7 +45,7 @@ pub enum End {
 
 /// A volume being served.
 pub struct Server {
-    device: Device,
+    device: Arc<Device>,
     end: Arc<Ending>,
 }
 
@@ -59,24 +65,32 @@ impl Server {
         name: &str,
     ) -> io::Result<Self> {
         let handle = RandomState::new().build_hasher().finish();
-        let adapter = Adapter::new(tree, audit, init.is_id_mapped(), handle);
-        let session = attach(adapter, fuse, init, resend)?;
-        let device = Device::of(&session);
+        let dispatcher = Dispatcher::new(tree, audit, init.is_id_mapped(), handle);
+        let device = Arc::new(Device::new(fuse)?);
+        if resend && init.can_resend() {
+            device.resend()?;
+        }
         let end = Arc::new(Ending::default());
-        let ending = Arc::clone(&end);
+        let (serving, ending) = (Arc::clone(&device), Arc::clone(&end));
+        let buffer = vec![0; READ_BUFFER_BYTES.max(init.max_write as usize + HEADERS_BYTES)];
         let name: String = name.chars().take(LONGEST_NAME).collect();
         let thread = std::thread::Builder::new().name(name).stack_size(STACK_BYTES);
         thread.spawn(move || {
-            // fuser's thread inherits it: signals are the business of the process's own threads.
+            // Signals are the business of the process's own threads.
             block_signals();
-            let end = match session.run() {
-                Ok(()) => End::Disconnected,
-                Err(error) => End::Failed(error.to_string()),
-            };
+            let end = serve_until_its_end(&serving, &dispatcher, buffer);
             tracing::debug!(?end, "a FUSE server ended");
             ending.set(end);
         })?;
         Ok(Self { device, end })
+    }
+
+    /// Another fd of the connection.
+    ///
+    /// # Errors
+    /// The process has no number left for it.
+    pub fn connection(&self) -> io::Result<OwnedFd> {
+        self.device.duplicate()
     }
 
     /// Makes the kernel drop what it has cached of `inode`. False if nobody refers to the inode.
@@ -109,6 +123,34 @@ impl Server {
         let (slot, _) = waited.unwrap_or_else(PoisonError::into_inner);
         slot.end.clone()
     }
+}
+
+/// A panic ends this volume's server alone: its readers wait for the next one, the others read on.
+fn serve_until_its_end(device: &Device, dispatcher: &Dispatcher, buffer: Vec<u8>) -> End {
+    let serve = AssertUnwindSafe(|| serve(device, dispatcher, buffer));
+    match std::panic::catch_unwind(serve) {
+        Ok(Ok(())) => End::Disconnected,
+        Ok(Err(error)) => End::Failed(error.to_string()),
+        Err(_) => End::Failed("answering a request panicked".to_owned()),
+    }
+}
+
+fn serve(device: &Device, dispatcher: &Dispatcher, mut buffer: Vec<u8>) -> io::Result<()> {
+    while let Some(bytes) = device.receive(&mut buffer)? {
+        let request = Request::parse(bytes)
+            .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
+        if let Some(reply) = dispatcher.answer(&request)
+            && let Err(error) = device.reply(request.unique, &reply)
+        {
+            // The kernel didn't take it; whoever asked must not wait for ever.
+            tracing::error!(%error, "a reply was not taken by the kernel");
+            device.reply(request.unique, &Reply::Error(Errno::EIO))?;
+        }
+        if request.operation == Operation::Destroy {
+            return Ok(());
+        }
+    }
+    Ok(())
 }
 
 #[derive(Default)]

@@ -8,7 +8,7 @@
 //! Invariants: an inode number means the same for every server of the volume (it depends on generation,
 //! position and name only); a file handle carries no state; what an inode shows changes only by
 //! [`Tree::follow`], by a refusal, or when its generation goes. Nothing here waits for anything but its
-//! own short lock. The adapter calls the reading half and the kernel's half of a rotation
+//! own short lock. The dispatcher calls the reading half and the kernel's half of a rotation
 //! ([`operations`]), the volume's owner the rest ([`rotation`], [`revocation`]).
 
 pub mod attributes;

@@ -1,4 +1,4 @@
-//! What can go wrong in the tree; the adapter has the table of errnos.
+//! What can go wrong in the tree; the dispatcher has the table of errnos.
 
 use sotto_core::snapshot::Generation;
 

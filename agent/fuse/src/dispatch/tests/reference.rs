@@ -1,14 +1,6 @@
-//! fuser's callbacks: each is one call to the tree and one reply, and none waits for anything.
-//!
-//! What the kernel may keep: names, attributes, links and pages for an hour, because they change only
-//! by operations that the kernel makes itself (a rotation) or is told of (an invalidation). Each open
-//! still comes here, which is what makes it auditable.
-//!
-//! Callbacks that are not here answer ENOSYS, after which the kernel doesn't ask that again for as long
-//! as the connection lives: extended attributes, poll, lseek, locks.
+//! The same file system under fuser's own session: what its replies are compared with.
 
 mod convert;
-mod errno;
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
@@ -27,28 +19,26 @@ use sotto_core::secret::SecretBytes;
 use sotto_core::snapshot::Inode;
 
 use crate::audit::AuditSink;
+use crate::dispatch::errno::errno;
 use crate::tree::operations::Caller;
 use crate::tree::{OpenMode, Tree, TreeError};
 use convert::{
     BLOCK_BYTES, NO_GENERATION, file_attr, file_type, kept_for, name_of, reply_attr, reply_empty,
     reply_entry,
 };
-use errno::errno;
 
 const LONGEST_NAME: u32 = 255;
 
-/// One server of one volume.
-pub(crate) struct Adapter {
+/// fuser's callbacks, each one call to the tree.
+pub(super) struct Adapter {
     tree: Arc<Tree>,
     audit: Arc<dyn AuditSink>,
     id_mapped: bool,
-    /// Given with each open: the release of an open that a former server granted has another one.
     handle: FileHandle,
 }
 
 impl Adapter {
-    /// `handle` tells this server from those before it.
-    pub(crate) fn new(
+    pub(super) fn new(
         tree: Arc<Tree>,
         audit: Arc<dyn AuditSink>,
         id_mapped: bool,
@@ -59,7 +49,6 @@ impl Adapter {
 
     fn caller(&self, request: &Request) -> Caller {
         let uid = request.uid();
-        // Even on an id-mapped mount the operations that create something come with their ids.
         Caller { uid: (!self.id_mapped || uid != u32::MAX).then_some(uid) }
     }
 
@@ -144,8 +133,6 @@ impl Filesystem for Adapter {
         _: Option<LockOwner>,
         reply: ReplyData,
     ) {
-        // The kernel can't read the pages of memfd_secret (EFAULT, and the request would be lost): copy
-        // to memory that is wiped once the reply is written.
         let copy = |content: &[u8]| SecretBytes::new(content.to_vec());
         match self.tree.read(Inode(inode.0), offset, size, copy) {
             Ok(content) => reply.data(content.expose()),
@@ -154,8 +141,6 @@ impl Filesystem for Adapter {
     }
 
     fn flush(&self, _: &Request, _: INodeNo, _: FileHandle, _: LockOwner, reply: ReplyEmpty) {
-        // Once per connection, and only by a kernel that doesn't know FOPEN_NOFLUSH: a close then no
-        // longer waits for a server.
         reply.error(Errno::ENOSYS);
     }
 

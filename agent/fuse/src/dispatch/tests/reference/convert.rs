@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use fuser::{FileAttr, FileType, Generation, INodeNo, ReplyAttr, ReplyEmpty, ReplyEntry};
 
-use super::errno::errno;
+use crate::dispatch::errno::errno;
 use crate::tree::TreeError;
 use crate::tree::attributes::{Attributes, Kind};
 
