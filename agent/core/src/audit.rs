@@ -36,12 +36,19 @@ pub enum Decision {
 /// The process that opened a file, as the kernel says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct Opener {
-    /// Effective user id.
+    /// Effective user id; `u32::MAX` where the kernel doesn't tell (a pod with its own user namespace),
+    /// which a record shows as null.
+    #[serde(serialize_with = "known")]
     pub uid: u32,
-    /// Effective group id.
+    /// Effective group id, likewise.
+    #[serde(serialize_with = "known")]
     pub gid: u32,
     /// Process id in the agent's pid namespace; 0 when it can't be seen from there.
     pub pid: u32,
+}
+
+fn known<S: Serializer>(id: &u32, serializer: S) -> Result<S::Ok, S::Error> {
+    (*id != u32::MAX).then_some(*id).serialize(serializer)
 }
 
 /// One line of the audit log. Serialized as it stands; fields that don't apply are left out.

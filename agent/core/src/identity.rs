@@ -125,8 +125,8 @@ identifier!(
     ClassName, "secret provider class name", 253, dns
 );
 identifier!(
-    /// The administrator's name for a configured store.
-    StoreName, "store name", 63, dns
+    /// The administrator's name for a configured store; a provider's may have capitals and `_`.
+    StoreName, "store name", 63, word
 );
 identifier!(
     /// An audience that a token is meant for.

@@ -11,6 +11,7 @@
 //! | [`limits`] | how large objects and volumes may be |
 //! | [`snapshot`] | one complete, immutable generation of a volume |
 //! | [`rotation`] | when a volume asks its store again, and what the answers mean |
+//! | [`lease`] | when leases and their token are prolonged, or what was read under them is read anew |
 //! | [`audit`] | the record of each decision |
 //! | [`clock`] | wall time that tests can set |
 #![forbid(unsafe_code)]
@@ -21,6 +22,7 @@ pub mod class;
 pub mod clock;
 pub mod fuse_init;
 pub mod identity;
+pub mod lease;
 pub mod limits;
 pub mod names;
 pub mod rotation;

@@ -49,11 +49,13 @@ pub struct Jitter(f64);
 impl Jitter {
     /// From random bits.
     #[must_use]
-    pub fn from_bits(bits: u32) -> Self {
-        Self(f64::from(bits) / (f64::from(u32::MAX) + 1.0))
+    pub const fn from_bits(bits: u32) -> Self {
+        Self(bits as f64 / (u32::MAX as f64 + 1.0))
     }
 
-    fn of(self, whole: Duration) -> Duration {
+    /// That part of `whole`.
+    #[must_use]
+    pub fn of(self, whole: Duration) -> Duration {
         whole.mul_f64(self.0)
     }
 }
@@ -161,6 +163,19 @@ impl Rotation {
     #[must_use]
     pub fn is_refused(&self, object: usize) -> bool {
         self.objects.get(object) == Some(&ObjectState::Refused)
+    }
+
+    /// Whether no answer waits to be confirmed and no outage lasts.
+    #[must_use]
+    pub fn is_settled(&self) -> bool {
+        self.freshness == Freshness::Fresh && !self.objects.contains(&ObjectState::Suspected)
+    }
+
+    /// Nothing was asked until `now` since leases vouched for the values: their age counts from here.
+    pub fn rest(&mut self, now: Duration) {
+        if self.is_settled() {
+            self.last_answer = now;
+        }
     }
 
     /// Age of the last answer that was certain.

@@ -4,16 +4,21 @@
 //! no key that turns verification off, and unknown keys are refused.
 
 mod access;
+mod entry;
 mod origin;
+mod provider;
 
 use std::fmt;
 use std::path::PathBuf;
 
 use serde::Deserialize;
-use sotto_core::identity::{Audience, StoreName};
+use sotto_core::identity::{Audience, IdentifierError, StoreName};
 
 pub use access::AllowList;
+pub use entry::{EntrySettings, StoreEntry};
 pub use origin::{Origin, OriginError};
+pub(crate) use provider::is_provider_name;
+pub use provider::{PROVIDER_KIND, ProviderConfig, ProviderSettings};
 
 use crate::http::TlsFiles;
 use crate::plan::StoreNamespace;
@@ -40,9 +45,8 @@ impl Fault {
     }
 }
 
-/// What serves a store; both speak the same protocol.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
+/// What serves a store; both speak the same protocol. The third kind is [`ProviderConfig`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum StoreKind {
     /// OpenBao.
     OpenBao,
@@ -72,7 +76,7 @@ impl AuthMethod {
     }
 }
 
-/// `stores[]` as written.
+/// `stores[]` of kind `openbao` or `vault` as written.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct StoreConfig {
@@ -127,7 +131,7 @@ pub struct AllowConfig {
     pub service_accounts: Vec<String>,
 }
 
-/// One store, checked.
+/// One store of kind `openbao` or `vault`, checked.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StoreSettings {
     /// Its name.
@@ -167,7 +171,7 @@ impl StoreConfig {
     /// All faults at once.
     pub fn check(&self) -> Result<StoreSettings, Vec<Fault>> {
         let mut faults = Vec::new();
-        let name = keep("name", StoreName::parse(self.name.clone()), &mut faults);
+        let name = keep("name", name(&self.name), &mut faults);
         let address = keep("address", Origin::parse(&self.address), &mut faults);
         let standbys = self.standbys(&mut faults);
         self.check_pair(&mut faults);
@@ -238,6 +242,16 @@ impl StoreConfig {
             Err("not a mount path: write it as `bao auth list` shows it, e.g. jwt")
         }
     }
+}
+
+/// In lower case: only a provider's name is somebody else's choice.
+fn name(text: &str) -> Result<StoreName, IdentifierError> {
+    let name = StoreName::parse(text)?;
+    if text.bytes().any(|byte| byte.is_ascii_uppercase() || byte == b'_') {
+        let reason = "it has a character that is not allowed";
+        return Err(IdentifierError { kind: "store name", reason });
+    }
+    Ok(name)
 }
 
 fn keep<T, E: fmt::Display>(

@@ -9,6 +9,7 @@ use http::StatusCode;
 use sotto_core::identity::StoreName;
 
 use crate::plan::{Encoding, Subject};
+use crate::provider::ProviderError;
 
 /// Why a store as a whole failed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -36,22 +37,28 @@ pub enum StoreError {
     #[error("store {store} is sealed; unseal it")]
     Sealed { store: StoreName },
     /// It has no active node, or one that is still getting ready.
-    #[error("store {store} has no active node at the moment: {reason}")]
+    #[error("store {store} has no active node at the moment: {reason}; check its health")]
     NotActive { store: StoreName, reason: String },
     /// It, or what is in front of it, is down.
-    #[error("store {store} is unavailable (status {status})")]
+    #[error("store {store} is unavailable (status {status}); check its health")]
     Unavailable { store: StoreName, status: StatusCode, retry_after: Option<Duration> },
     /// It limits our requests.
-    #[error("store {store} limits the rate of requests; asked again later")]
+    #[error(
+        "store {store} limits the rate of requests; asked again later: if that lasts, raise its rate limit"
+    )]
     RateLimited { store: StoreName, retry_after: Option<Duration> },
     /// The login's role isn't there.
     #[error("store {store} has no role {role:?} at auth/{mount}; create it or correct roleName")]
     NoSuchRole { store: StoreName, role: String, mount: String },
     /// Any other refusal of a login.
-    #[error("store {store} refuses the login of {subject} at auth/{mount}: {reason}")]
+    #[error(
+        "store {store} refuses the login of {subject} at auth/{mount}: {reason}; compare the role there with the pod's namespace, service account and token audience"
+    )]
     LoginRefused { store: StoreName, subject: Subject, mount: String, reason: String },
     /// The store's token is no longer good, nor was the next.
-    #[error("store {store} no longer accepts the token of {subject}")]
+    #[error(
+        "store {store} no longer accepts the token of {subject}; check the life and the number of uses that its role gives"
+    )]
     TokenRefused { store: StoreName, subject: Subject },
     /// The lease is over.
     #[error("store {store} no longer knows the lease")]
@@ -72,11 +79,14 @@ pub enum StoreError {
     )]
     Malformed { store: StoreName },
     /// A status that says nothing certain.
-    #[error("store {store} answers with status {status}: {reason}")]
+    #[error("store {store} answers with status {status}: {reason}; check the store's log")]
     Unexpected { store: StoreName, status: StatusCode, reason: String },
     /// The plan is another pod's, or of another login.
     #[error("the login at store {store} is not that of {subject}: log in first")]
     OtherLogin { store: StoreName, subject: Subject },
+    /// A provider of the Secrets Store CSI driver.
+    #[error(transparent)]
+    Provider(#[from] ProviderError),
 }
 
 /// Why one object could not be read.
@@ -84,7 +94,9 @@ pub enum StoreError {
 #[expect(missing_docs, reason = "a variant's text says what its fields are")]
 pub enum ObjectError {
     /// The store's policy says no.
-    #[error("store {store} refuses {subject}: policy denies {path}")]
+    #[error(
+        "store {store} refuses {subject}: policy denies {path}; allow it by a policy of the pod's role, or correct secretPath"
+    )]
     Denied { store: StoreName, subject: Subject, path: String },
     /// Nothing there.
     #[error("no such secret at {path} (store {store})")]
@@ -114,13 +126,19 @@ pub enum ObjectError {
     )]
     BadEncoding { store: StoreName, path: String, key: String, encoding: Encoding },
     /// The store doesn't take the request.
-    #[error("store {store} doesn't accept the request for {path}: {reason}")]
+    #[error(
+        "store {store} doesn't accept the request for {path}: {reason}; correct secretPath, method or secretArgs"
+    )]
     Rejected { store: StoreName, path: String, reason: String },
     /// Over the limit of one object.
-    #[error("the object has {bytes} bytes: at most {limit}")]
+    #[error(
+        "the object has {bytes} bytes: at most {limit}; make the value smaller, or ask the administrator to raise limits.objectBytes"
+    )]
     TooLarge { bytes: usize, limit: usize },
     /// Over the limit of all objects together.
-    #[error("the volume's objects have more than {limit} bytes in all")]
+    #[error(
+        "the volume's objects have more than {limit} bytes in all; take some out, or ask the administrator to raise limits.volumeBytes"
+    )]
     VolumeTooLarge { limit: usize },
     /// The store as a whole.
     #[error(transparent)]
@@ -132,7 +150,11 @@ impl StoreError {
     /// once.
     #[must_use]
     pub fn is_refusal(&self) -> bool {
-        matches!(self, Self::NoSuchRole { .. })
+        match self {
+            Self::NoSuchRole { .. } => true,
+            Self::Provider(error) => error.is_refusal(),
+            _nothing_certain => false,
+        }
     }
 
     /// Whether nothing is certain: the last good values stay in use.
@@ -162,7 +184,8 @@ impl StoreError {
             | Self::TooLarge { .. }
             | Self::Malformed { .. }
             | Self::Unexpected { .. }
-            | Self::OtherLogin { .. } => None,
+            | Self::OtherLogin { .. }
+            | Self::Provider(_) => None,
         }
     }
 
@@ -180,7 +203,9 @@ impl StoreError {
             | Self::NoSuchRole { .. }
             | Self::LoginRefused { .. }
             | Self::TokenRefused { .. }
-            | Self::OtherLogin { .. } => true,
+            | Self::OtherLogin { .. }
+            // One call brings all.
+            | Self::Provider(_) => true,
             Self::NoSuchLease { .. }
             | Self::RedirectRefused { .. }
             | Self::TooLarge { .. }

@@ -1,4 +1,7 @@
-//! The parameters of the `vault` and `openbao` providers, as their users write them, turned into a plan.
+//! The parameters of a class, as its author wrote them, turned into a plan: those of the `vault` and
+//! `openbao` providers are read here, those of any other provider are handed to it as they stand.
+//!
+//! A configured provider of the class's name comes first; without one, `vault` and `openbao` are ours.
 //!
 //! Invariant: a class picks among the administrator's stores and can't weaken one: address, trust, mount
 //! and audience are the store's, and a parameter that says otherwise is refused. All faults are found at
@@ -9,6 +12,7 @@ mod error;
 mod objects;
 mod parameters;
 mod permission;
+mod provider;
 
 use sotto_core::class::SecretProviderClass;
 use sotto_core::identity::WorkloadIdentity;
@@ -19,7 +23,6 @@ pub use permission::PermissionError;
 
 use crate::plan::{OpenBaoPlan, PlanSource, Subject, VolumePlan};
 use crate::stores::Stores;
-use crate::text;
 
 use choice::Choice;
 use parameters::{Dialect, Parameters};
@@ -34,14 +37,18 @@ pub fn plan(
     stores: &Stores,
     limits: &Limits,
 ) -> Result<VolumePlan, Vec<PlanError>> {
-    let Some(dialect) = Dialect::of(&class.provider) else {
-        return Err(vec![PlanError::Provider(text::excerpt(&class.provider))]);
-    };
     let mut faults = Vec::new();
     if class.namespace != identity.namespace {
         let (class, pod) = (class.namespace.clone(), identity.namespace.clone());
         faults.push(PlanError::OtherNamespace { class, pod });
     }
+    if let Some(settings) = stores.provider(&class.provider) {
+        return provider::plan(class, identity, settings, limits, faults);
+    }
+    let Some(dialect) = Dialect::of(&class.provider) else {
+        faults.push(provider::not_configured(&class.provider));
+        return Err(faults);
+    };
     let parameters = Parameters::new(&class.parameters, dialect);
     let mut warnings = parameters.unknown();
     let subject = Subject::from(identity);

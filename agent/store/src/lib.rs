@@ -10,6 +10,7 @@
 //! | [`error`] | why a store or one object of it failed |
 //! | [`http`] | the mutual-TLS client, for stores and for signing keys |
 //! | `openbao` | OpenBao and Vault |
+//! | `provider` | providers of the Secrets Store CSI driver, by their sockets |
 //!
 //! Arrows: `grammar` makes a [`plan::VolumePlan`] out of a class and the stores; `volume` logs in with it
 //! as the pod and fetches. No identity of ours reads anything.
@@ -21,6 +22,7 @@ pub mod grammar;
 pub mod http;
 mod openbao;
 pub mod plan;
+mod provider;
 pub mod session;
 pub mod stores;
 mod text;
@@ -30,5 +32,7 @@ mod fake;
 
 pub use error::{ObjectError, StoreError};
 pub use plan::VolumePlan;
-pub use session::{Fetch, Lease, SecretSession, SecretStore, Store, StoreSession};
+pub use provider::sockets::{ProviderSockets, SocketError};
+pub use provider::{FileFault, ProviderError};
+pub use session::{Fetch, Lease, PublishSecrets, SecretSession, SecretStore, Store, StoreSession};
 pub use stores::Stores;

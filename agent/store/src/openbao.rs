@@ -7,11 +7,13 @@
 //! | `login` | jwt, kubernetes, cert |
 //! | `fetch` | the objects of one volume, in parallel |
 //! | `response` | what an answer's JSON holds for one object |
+//! | `carried` | a session as bytes, for the next process |
 //! | `session` | one pod's login over time: renewals, leases, the end |
 //!
 //! Invariant: a store token goes into one header of requests to hosts that were verified, nowhere else.
 
 mod caller;
+mod carried;
 mod fetch;
 mod login;
 mod response;
@@ -31,7 +33,7 @@ use tokio::time::Instant;
 use crate::config::{AuthMethod, StoreSettings};
 use crate::error::StoreError;
 use crate::http::HttpsClient;
-use crate::plan::{PlanSource, VolumePlan};
+use crate::plan::VolumePlan;
 use crate::session::{SecretStore, StoreSession};
 
 use caller::Caller;
@@ -108,11 +110,11 @@ impl OpenBao {
         plan: &VolumePlan,
         jwt: &SecretString,
     ) -> Result<StoreSession, StoreError> {
-        let PlanSource::OpenBao(source) = &plan.source;
-        if plan.store != self.shared.name {
+        let source = plan.source.openbao().filter(|_| plan.store == self.shared.name);
+        let Some(source) = source else {
             let (store, subject) = (self.shared.name.clone(), plan.subject.clone());
             return Err(StoreError::OtherLogin { store, subject });
-        }
+        };
         let owner = Owner { subject: plan.subject.clone(), login: source.login.clone() };
         let until = Instant::now() + self.shared.timing.call;
         let token = self.shared.log_in(&owner, jwt, until).await?;
@@ -127,6 +129,19 @@ impl SecretStore for OpenBao {
 
     fn audience(&self) -> &Audience {
         &self.shared.audience
+    }
+
+    fn resume(
+        &self,
+        plan: &VolumePlan,
+        jwt: &SecretString,
+        carried: &[u8],
+    ) -> Option<StoreSession> {
+        let source = plan.source.openbao().filter(|_| plan.store == self.shared.name)?;
+        let owner = Owner { subject: plan.subject.clone(), login: source.login.clone() };
+        let tokens = carried::read(carried)?;
+        let session = OpenBaoSession::resumed(Arc::clone(&self.shared), owner, jwt, tokens)?;
+        Some(Box::new(session))
     }
 
     fn login<'a>(

@@ -10,10 +10,12 @@ mod path;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
-use sotto_core::identity::{Audience, Namespace, ServiceAccountName, StoreName, WorkloadIdentity};
+use sotto_core::identity::{
+    Audience, Namespace, PodUid, ServiceAccountName, StoreName, WorkloadIdentity,
+};
 use sotto_core::limits::Limits;
 use sotto_core::names::ObjectPath;
-use sotto_core::snapshot::FileMode;
+use sotto_core::snapshot::{FileMode, Object};
 
 pub use namespace::{NamespaceError, StoreNamespace};
 pub use path::{MAX_SECRET_PATH_BYTES, SecretPath, SecretPathError};
@@ -65,29 +67,60 @@ impl VolumePlan {
     /// Whether asking for this object again only reads: no new credential, certificate or the like.
     #[must_use]
     pub fn is_read(&self, object: usize) -> bool {
-        let PlanSource::OpenBao(source) = &self.source;
-        let pick = source.picks.get(object);
-        let request = pick.and_then(|pick| source.requests.get(pick.request));
-        request.is_some_and(|request| request.method == ReadMethod::Get)
+        match &self.source {
+            PlanSource::OpenBao(source) => {
+                let pick = source.picks.get(object);
+                let request = pick.and_then(|pick| source.requests.get(pick.request));
+                request.is_some_and(|request| request.method == ReadMethod::Get)
+            }
+            // What a provider does for a Mount nobody knows; it is made to be asked again and again.
+            PlanSource::Provider(_) => true,
+        }
     }
 
     /// The plan of these objects alone, in the same order; nothing else is asked for.
     #[must_use]
     pub fn only(&self, objects: &BTreeSet<usize>) -> Self {
-        let PlanSource::OpenBao(source) = &self.source;
+        let kept = objects.iter().filter_map(|index| self.objects.get(*index).cloned()).collect();
+        let source = match &self.source {
+            PlanSource::OpenBao(source) => PlanSource::OpenBao(source.only(objects)),
+            PlanSource::Provider(source) => PlanSource::Provider(source.clone()),
+        };
+        Self { objects: kept, source, ..self.clone() }
+    }
+
+    /// The plan of the same volume once a fetch has brought `objects`: with their names, where the first
+    /// answer gave them. From then on every fetch has one result for each of these, in this order.
+    #[must_use]
+    pub fn naming(self, objects: &[Object]) -> Self {
+        let named = |object: &Object| ObjectPlan { path: object.path.clone(), mode: object.mode };
+        match self.source {
+            PlanSource::Provider(_) if self.objects.is_empty() => {
+                Self { objects: objects.iter().map(named).collect(), ..self }
+            }
+            PlanSource::Provider(_) | PlanSource::OpenBao(_) => self,
+        }
+    }
+}
+
+impl OpenBaoPlan {
+    fn only(&self, objects: &BTreeSet<usize>) -> Self {
         let mut requests = Vec::new();
         let mut places = BTreeMap::new();
         let mut picks = Vec::new();
-        for pick in objects.iter().filter_map(|index| source.picks.get(*index)) {
+        for pick in objects.iter().filter_map(|index| self.picks.get(*index)) {
             let request = *places.entry(pick.request).or_insert_with(|| {
-                requests.push(source.requests[pick.request].clone());
+                requests.push(self.requests[pick.request].clone());
                 requests.len() - 1
             });
             picks.push(Pick { request, ..pick.clone() });
         }
-        let kept = objects.iter().filter_map(|index| self.objects.get(*index).cloned());
-        let source = OpenBaoPlan { login: source.login.clone(), requests, picks };
-        Self { objects: kept.collect(), source: PlanSource::OpenBao(source), ..self.clone() }
+        Self { login: self.login.clone(), requests, picks }
+    }
+
+    /// What is read out of one request's response: indexes into [`VolumePlan::objects`] with their picks.
+    pub(crate) fn picks_of(&self, request: usize) -> impl Iterator<Item = (usize, &Pick)> {
+        self.picks.iter().enumerate().filter(move |(_, pick)| pick.request == request)
     }
 }
 
@@ -105,6 +138,28 @@ pub struct ObjectPlan {
 pub enum PlanSource {
     /// OpenBao or Vault.
     OpenBao(OpenBaoPlan),
+    /// A provider of the Secrets Store CSI driver.
+    Provider(ProviderPlan),
+}
+
+impl PlanSource {
+    /// What to read from OpenBao or Vault, if that is its store's kind.
+    #[must_use]
+    pub fn openbao(&self) -> Option<&OpenBaoPlan> {
+        match self {
+            Self::OpenBao(source) => Some(source),
+            Self::Provider(_) => None,
+        }
+    }
+}
+
+/// What a provider is asked with. Nothing of it is secret: the token comes from the session.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ProviderPlan {
+    /// The class's parameters and what kubelet says of the pod, by their names.
+    pub attributes: BTreeMap<String, String>,
+    /// The pod.
+    pub pod: PodUid,
 }
 
 /// What to read from OpenBao or Vault.
@@ -116,13 +171,6 @@ pub struct OpenBaoPlan {
     pub requests: Vec<ReadRequest>,
     /// What each of [`VolumePlan::objects`] is, in the same order.
     pub picks: Vec<Pick>,
-}
-
-impl OpenBaoPlan {
-    /// What is read out of one request's response: indexes into [`VolumePlan::objects`] with their picks.
-    pub(crate) fn picks_of(&self, request: usize) -> impl Iterator<Item = (usize, &Pick)> {
-        self.picks.iter().enumerate().filter(move |(_, pick)| pick.request == request)
-    }
 }
 
 /// How to log in to OpenBao or Vault.

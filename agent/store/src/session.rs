@@ -12,6 +12,7 @@ use sotto_core::identity::{Audience, StoreName};
 use sotto_core::secret::SecretString;
 use sotto_core::snapshot::Object;
 use tokio::time::Instant;
+use zeroize::Zeroizing;
 
 use crate::error::{ObjectError, StoreError};
 use crate::plan::VolumePlan;
@@ -29,6 +30,11 @@ pub trait SecretStore: Send + Sync {
     /// The audience of the tokens that it takes.
     fn audience(&self) -> &Audience;
 
+    /// A session that another process of this agent has carried over ([`SecretSession::carry`]): nothing is
+    /// asked. `None`: it can't be resumed, a login is needed.
+    fn resume(&self, plan: &VolumePlan, jwt: &SecretString, carried: &[u8])
+    -> Option<StoreSession>;
+
     /// Logs in as the pod, with the pod's own token, which the caller has verified.
     fn login<'a>(
         &'a self,
@@ -41,6 +47,17 @@ pub trait SecretStore: Send + Sync {
 pub trait SecretSession: Send + Sync {
     /// Takes the pod's fresh token, for when the store's token has ended and a new login is due.
     fn renew_identity(&self, jwt: &SecretString);
+
+    /// Takes what the volume's `nodePublishSecretRef` holds, for a kind of store that wants it; the others
+    /// forget it.
+    fn take_publish_secrets(&self, secrets: PublishSecrets) {
+        drop(secrets);
+    }
+
+    /// The login itself, for the next process of this agent: as secret as the store's token.
+    fn carry(&self) -> Zeroizing<Vec<u8>> {
+        Zeroizing::default()
+    }
 
     /// Reads all objects of the plan. Logs in anew, once, if the store's token is no longer good.
     fn fetch<'a>(&'a self, plan: &'a VolumePlan) -> BoxFuture<'a, Fetch>;
@@ -58,19 +75,33 @@ pub trait SecretSession: Send + Sync {
     /// The life of the store's token.
     fn token_life(&self) -> TokenLife;
 
-    /// Revokes the store's token, and with it all its leases. A token that is already gone is fine.
+    /// Logs in anew while the store's token is still good. That one is kept, and its leases with it, to its
+    /// own end or to [`Self::revoke`]. For a kind of store without tokens there is nothing to do.
+    fn log_in_anew(&self) -> BoxFuture<'_, Result<TokenLife, StoreError>> {
+        Box::pin(std::future::ready(Ok(self.token_life())))
+    }
+
+    /// Revokes the store's tokens, and with them all their leases. A token that is already gone is fine.
     fn revoke(&self) -> BoxFuture<'_, Result<(), StoreError>>;
 }
 
 /// What a fetch brought.
 pub struct Fetch {
-    /// One result an object, in the plan's order.
+    /// One result an object, in the plan's order. If the plan names no objects (see
+    /// [`VolumePlan::naming`]): one for each that the answer holds, or one error.
     pub objects: Vec<Result<Object, ObjectError>>,
     /// Leases of what was read.
     pub leases: Vec<Lease>,
 }
 
 impl Fetch {
+    /// Nothing came, for one reason.
+    pub(crate) fn failed(plan: &VolumePlan, error: StoreError) -> Self {
+        let failed = || Err(ObjectError::Store(error.clone()));
+        let count = plan.objects.len().max(1);
+        Self { objects: std::iter::repeat_with(failed).take(count).collect(), leases: Vec::new() }
+    }
+
     /// The longest pause that the store asked for.
     #[must_use]
     pub fn retry_after(&self) -> Option<Duration> {
@@ -79,12 +110,31 @@ impl Fetch {
     }
 }
 
+/// What a volume's `nodePublishSecretRef` holds: credentials of a provider, out of a Kubernetes Secret.
+#[derive(Default)]
+pub struct PublishSecrets(Vec<(String, SecretString)>);
+
+impl PublishSecrets {
+    /// Each key with its value.
+    #[must_use]
+    pub fn new(entries: Vec<(String, SecretString)>) -> Self {
+        Self(entries)
+    }
+
+    /// The entries themselves.
+    pub(crate) fn expose(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.0.iter().map(|(key, value)| (key.as_str(), value.expose()))
+    }
+}
+
 /// A lease's id. Whoever holds it and a token can prolong or end the lease: not for logs.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct LeaseId(String);
 
 impl LeaseId {
-    pub(crate) fn new(id: &str) -> Self {
+    /// The id as the store gave it.
+    #[must_use]
+    pub fn new(id: &str) -> Self {
         Self(id.to_owned())
     }
 
@@ -104,8 +154,9 @@ impl fmt::Debug for LeaseId {
 /// One lease: what was read under it dies with it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Lease {
-    /// Its id.
-    pub id: LeaseId,
+    /// Its id. `None`: nothing can be asked about it, and no token carries it; only its end is known, as
+    /// that of a certificate.
+    pub id: Option<LeaseId>,
     /// Its life.
     pub life: Renewed,
     /// The objects that were read under it, as indexes into the plan's.

@@ -6,6 +6,9 @@
 pub(crate) const MAX_REASON_CHARS: usize = 200;
 /// A run of this many letters and digits is a key or a token rather than a word.
 const CREDENTIAL_RUN: usize = 20;
+/// How the long names end that cloud services give their errors; no key is letters only and ends so.
+const NAMES_OF_ERRORS: &[&str] = &["Exception", "Error", "Fault", "Failure", "NotFound", "Denied"];
+const LONGEST_NAME_OF_ERROR: usize = 64;
 const REMOVED: &str = "[removed]";
 
 /// One line out of a store's `errors`; `secrets` are what was sent and must not come back.
@@ -33,10 +36,16 @@ fn plain(character: char) -> char {
 }
 
 fn looks_like_a_credential(word: &str) -> bool {
-    let run = |part: &str| part.len() >= CREDENTIAL_RUN;
+    let run = |part: &str| part.len() >= CREDENTIAL_RUN && !is_name_of_an_error(part);
     word.contains("eyJ")
         || ["hvs.", "hvb.", "hvr."].iter().any(|prefix| word.contains(prefix))
         || word.split(|c: char| !(c.is_ascii_alphanumeric() || "_=+".contains(c))).any(run)
+}
+
+fn is_name_of_an_error(run: &str) -> bool {
+    run.len() <= LONGEST_NAME_OF_ERROR
+        && run.bytes().all(|byte| byte.is_ascii_alphabetic())
+        && NAMES_OF_ERRORS.iter().any(|end| run.ends_with(end))
 }
 
 #[cfg(test)]
@@ -68,6 +77,21 @@ mod tests {
             of("path secret/data/payments-team/checkout"),
             "path secret/data/payments-team/checkout"
         );
+    }
+
+    #[test]
+    fn the_long_name_of_an_error_is_no_credential() {
+        for kept in
+            ["AccessDeniedException: no", "InternalServiceFaultError", "(ResourceWasNotFound)"]
+        {
+            assert_eq!(of(kept), kept);
+        }
+        let long = format!("{}Error", "x".repeat(60));
+        for removed in
+            ["AccessDenied7Exception", "abcdefghijklmnopqrstu", "Exceptionabcdefghijkl", &long]
+        {
+            assert_eq!(of(removed), "[removed]", "{removed}");
+        }
     }
 
     #[test]

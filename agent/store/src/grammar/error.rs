@@ -10,9 +10,16 @@ use crate::plan::{NamespaceError, SecretPathError, StoreNamespace, Subject};
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[expect(missing_docs, reason = "a variant's text says what its fields are")]
 pub enum PlanError {
-    /// Not one of ours.
-    #[error("provider {0:?} is not served here: use openbao or vault")]
+    /// Not a name that a provider can have.
+    #[error(
+        "provider {0:?} is not served here: use openbao, vault, or a configured provider's name"
+    )]
     Provider(String),
+    /// The administrator configured no such provider.
+    #[error(
+        "provider {0} is not configured: ask the administrator to add a store of kind provider named {0}"
+    )]
+    ProviderNotConfigured(String),
     /// A pod uses classes of its own namespace only.
     #[error(
         "the class is of namespace {class}, the pod of {pod}: a pod uses classes of its own namespace"
@@ -84,7 +91,9 @@ pub enum PlanError {
     #[error("parameter objects is not a YAML list of objects: {0}")]
     NotObjects(String),
     /// Too many.
-    #[error("parameter objects has {count} objects: at most {limit}")]
+    #[error(
+        "parameter objects has {count} objects: at most {limit}; use several volumes, or ask the administrator to raise limits.objects"
+    )]
     TooManyObjects { count: usize, limit: usize },
     /// A fault of one object. Indexes count from 0.
     #[error("object {index} ({name}): {fault}")]

@@ -3,3 +3,4 @@
 mod addresses;
 mod bench;
 mod objects;
+mod providers;

@@ -13,20 +13,20 @@ use tokio::time::Instant;
 
 use super::session::OpenBaoSession;
 use crate::error::{ObjectError, StoreError};
-use crate::plan::{OpenBaoPlan, PlanSource, VolumePlan};
+use crate::plan::{OpenBaoPlan, VolumePlan};
 use crate::session::{Fetch, Lease};
 
 use read::{Outcome, Round};
 
 /// Reads everything; see the module's invariants.
 pub(super) async fn fetch(session: &OpenBaoSession, plan: &VolumePlan) -> Fetch {
-    let PlanSource::OpenBao(source) = &plan.source;
-    let read = if session.owns(plan) {
-        read_all(session, plan, source).await
-    } else {
+    let other_login = || {
         let (store, subject) = (plan.store.clone(), plan.subject.clone());
-        Err(StoreError::OtherLogin { store, subject })
+        StoreError::OtherLogin { store, subject }
     };
+    let Some(source) = plan.source.openbao() else { return Fetch::failed(plan, other_login()) };
+    let read =
+        if session.owns(plan) { read_all(session, plan, source).await } else { Err(other_login()) };
     match read {
         Ok(outcomes) => assemble(plan, source, outcomes),
         Err(error) => {
@@ -77,7 +77,7 @@ fn to_read_again(outcomes: &[Outcome]) -> Vec<usize> {
     }
     let lost = |outcome: &Outcome| match outcome {
         Outcome::InvalidToken => true,
-        Outcome::Read { lease, .. } => lease.is_some(),
+        Outcome::Read { lease, .. } => lease.as_ref().is_some_and(|lease| lease.id.is_some()),
         Outcome::Failed(_) => false,
     };
     (0..outcomes.len()).filter(|request| lost(&outcomes[*request])).collect()

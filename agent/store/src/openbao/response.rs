@@ -69,6 +69,12 @@ impl<'a> Response<'a> {
         (!self.lease_id.is_empty()).then_some((&self.lease_id, life, self.renewable))
     }
 
+    /// When what was made ends, in seconds since 1970, where the answer says so: a certificate's.
+    pub(super) fn expiration(&self) -> Option<u64> {
+        let data = parse_map(self.data?)?;
+        serde_json::from_str(data.get("expiration")?.get()).ok()
+    }
+
     /// The store's version of what was read; `None` where it keeps none.
     pub(super) fn version(&self) -> Option<String> {
         let metadata = self.kv_metadata()?;

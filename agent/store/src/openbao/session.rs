@@ -11,14 +11,16 @@ use serde::Deserialize;
 use serde_json::json;
 use sotto_core::secret::SecretString;
 use tokio::time::Instant;
+use zeroize::Zeroizing;
 
 use super::Shared;
 use super::caller::{Answer, Call, SMALL_ANSWER};
+use super::carried;
 use super::fetch;
 use super::login::{self, Token};
 use super::status::Verdict;
 use crate::error::StoreError;
-use crate::plan::{LoginPlan, PlanSource, Subject, VolumePlan};
+use crate::plan::{LoginPlan, Subject, VolumePlan};
 use crate::session::{Fetch, LeaseId, Renewed, SecretSession, TokenLife};
 
 /// Whom a session belongs to; plans of others are refused.
@@ -35,6 +37,8 @@ pub(super) struct OpenBaoSession {
     /// The pod's freshest token, for a new login.
     jwt: Mutex<Arc<SecretString>>,
     token: Mutex<Arc<Token>>,
+    /// Tokens that were good when another took their place: leases may still hang on them.
+    former: Mutex<Vec<Arc<Token>>>,
 }
 
 #[derive(Deserialize)]
@@ -46,7 +50,20 @@ struct LeaseAnswer {
 impl OpenBaoSession {
     pub(super) fn new(shared: Arc<Shared>, owner: Owner, jwt: &SecretString, token: Token) -> Self {
         let jwt = Mutex::new(Arc::new(copy(jwt)));
-        Self { shared, owner, jwt, token: Mutex::new(Arc::new(token)) }
+        let (token, former) = (Mutex::new(Arc::new(token)), Mutex::default());
+        Self { shared, owner, jwt, token, former }
+    }
+
+    /// One that was carried over: the current token is the last.
+    pub(super) fn resumed(
+        shared: Arc<Shared>,
+        owner: Owner,
+        jwt: &SecretString,
+        mut tokens: Vec<Token>,
+    ) -> Option<Self> {
+        let session = Self::new(shared, owner, jwt, tokens.pop()?);
+        let former = tokens.into_iter().map(Arc::new).collect();
+        Some(Self { former: Mutex::new(former), ..session })
     }
 
     pub(super) fn shared(&self) -> &Shared {
@@ -65,16 +82,33 @@ impl OpenBaoSession {
         Ok(token)
     }
 
+    async fn replace_token(&self) -> Result<TokenLife, StoreError> {
+        let former = self.token();
+        let token = self.log_in(Instant::now() + self.shared.timing.call).await?;
+        let mut kept = self.former.lock().unwrap_or_else(PoisonError::into_inner);
+        kept.retain(|token| !token.life.is_over());
+        kept.push(former);
+        Ok(token.life)
+    }
+
     /// Whether a plan is of the pod and the login that this session is of.
     pub(super) fn owns(&self, plan: &VolumePlan) -> bool {
-        let PlanSource::OpenBao(source) = &plan.source;
         plan.store == self.shared.name
             && plan.subject == self.owner.subject
-            && source.login == self.owner.login
+            && plan.source.openbao().is_some_and(|source| source.login == self.owner.login)
     }
 
     async fn post(&self, target: &str, body: Bytes) -> Result<(Answer, Arc<Token>), StoreError> {
         let token = self.token();
+        Ok((self.post_with(&token, target, body).await?, token))
+    }
+
+    async fn post_with(
+        &self,
+        token: &Token,
+        target: &str,
+        body: Bytes,
+    ) -> Result<Answer, StoreError> {
         let call = Call {
             method: Method::POST,
             target,
@@ -86,8 +120,7 @@ impl OpenBaoSession {
             repeatable: true,
         };
         let until = Instant::now() + self.shared.timing.call;
-        let answer = self.shared.caller.call(&call, until).await?;
-        Ok((answer, token))
+        self.shared.caller.call(&call, until).await
     }
 
     async fn prolong(&self, lease: &LeaseId, increment: Duration) -> Result<Renewed, StoreError> {
@@ -137,10 +170,18 @@ impl OpenBaoSession {
     }
 
     async fn end(&self) -> Result<(), StoreError> {
-        if self.token().is_batch {
+        let former: Vec<_> =
+            std::mem::take(&mut *self.former.lock().unwrap_or_else(PoisonError::into_inner));
+        let tokens = former.into_iter().chain([self.token()]);
+        let ended = futures::future::join_all(tokens.map(|token| self.end_token(token))).await;
+        ended.into_iter().collect()
+    }
+
+    async fn end_token(&self, token: Arc<Token>) -> Result<(), StoreError> {
+        if token.is_batch {
             return Ok(());
         }
-        let (answer, token) = self.post("/v1/auth/token/revoke-self", Bytes::new()).await?;
+        let answer = self.post_with(&token, "/v1/auth/token/revoke-self", Bytes::new()).await?;
         match answer.verdict {
             Verdict::Success | Verdict::InvalidToken => Ok(()),
             Verdict::BadRequest
@@ -172,6 +213,12 @@ impl SecretSession for OpenBaoSession {
         *self.jwt.lock().unwrap_or_else(PoisonError::into_inner) = fresh;
     }
 
+    fn carry(&self) -> Zeroizing<Vec<u8>> {
+        let former = self.former.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let tokens: Vec<_> = former.into_iter().chain([self.token()]).collect();
+        carried::write(tokens.iter().map(|token| &**token))
+    }
+
     fn fetch<'a>(&'a self, plan: &'a VolumePlan) -> BoxFuture<'a, Fetch> {
         fetch::fetch(self, plan).boxed()
     }
@@ -190,6 +237,10 @@ impl SecretSession for OpenBaoSession {
 
     fn token_life(&self) -> TokenLife {
         self.token().life
+    }
+
+    fn log_in_anew(&self) -> BoxFuture<'_, Result<TokenLife, StoreError>> {
+        self.replace_token().boxed()
     }
 
     fn revoke(&self) -> BoxFuture<'_, Result<(), StoreError>> {

@@ -79,8 +79,17 @@ fn without_an_address_and_a_default_the_class_must_name_one() {
 fn another_provider_is_refused() {
     assert_eq!(
         texts(of_class(&class("aws", &[]), &Limits::default())),
-        [r#"provider "aws" is not served here: use openbao or vault"#]
+        [
+            "provider aws is not configured: ask the administrator to add a store of kind provider named aws"
+        ]
     );
+    for name in ["", "../aws", "a b", "aws\n"] {
+        let texts = texts(of_class(&class(name, &[]), &Limits::default()));
+        assert!(
+            texts[0].starts_with(&format!("provider {name:?} is not served here")),
+            "{texts:?}"
+        );
+    }
 }
 
 #[test]
@@ -198,7 +207,8 @@ fn a_store_without_its_files_is_a_fault_at_start_and_so_are_two_of_one_name() {
     let yaml = "
 - {name: main, kind: openbao, address: 'https://a', ca: /none/ca.pem, auth: {method: jwt, audience: b}, allow: {namespaces: ['*']}}
 - {name: main, kind: openbao, address: 'http://a', ca: /none/ca.pem, auth: {method: jwt, audience: b}, allow: {namespaces: ['*']}}";
-    let configs = serde_saphyr::from_str(yaml).unwrap();
+    let configs: Vec<crate::config::StoreConfig> = serde_saphyr::from_str(yaml).unwrap();
+    let configs = configs.into_iter().map(Into::into).collect();
     let default = sotto_core::identity::StoreName::parse("other").unwrap();
     let faults = crate::Stores::open(configs, Some(default)).err().unwrap();
     let paths: Vec<_> = faults.iter().map(|fault| fault.path.as_str()).collect();

@@ -15,7 +15,7 @@ use sotto_core::secret::SecretString;
 use crate::config::StoreConfig;
 use crate::error::StoreError;
 use crate::grammar::{PlanError, plan};
-use crate::plan::{OpenBaoPlan, PlanSource, VolumePlan};
+use crate::plan::{OpenBaoPlan, VolumePlan};
 use crate::session::{SecretStore, StoreSession};
 use crate::stores::Stores;
 
@@ -54,6 +54,10 @@ impl SecretStore for Never {
 
     fn audience(&self) -> &Audience {
         &self.1
+    }
+
+    fn resume(&self, _: &VolumePlan, _: &SecretString, _: &[u8]) -> Option<StoreSession> {
+        None
     }
 
     fn login<'a>(
@@ -124,6 +128,5 @@ pub(super) fn texts(result: Result<VolumePlan, Vec<PlanError>>) -> Vec<String> {
 }
 
 pub(super) fn source(plan: &VolumePlan) -> &OpenBaoPlan {
-    let PlanSource::OpenBao(source) = &plan.source;
-    source
+    plan.source.openbao().expect("a plan for OpenBao or Vault")
 }

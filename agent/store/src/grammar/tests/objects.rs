@@ -189,7 +189,12 @@ fn a_list_that_grows_by_aliases_is_refused() {
 fn the_limit_of_objects_is_kept() {
     let list: String =
         (0..1_001).map(|n| format!("- {{objectName: o{n}, secretPath: p}}\n")).collect();
-    assert_eq!(texts(objects(&list)), ["parameter objects has 1001 objects: at most 1000"]);
+    let texts = texts(objects(&list));
+    assert_eq!(texts.len(), 1);
+    assert!(
+        texts[0].starts_with("parameter objects has 1001 objects: at most 1000; "),
+        "{texts:?}"
+    );
     let class = class(
         "openbao",
         &[("objects", "[{objectName: a, secretPath: p}, {objectName: b, secretPath: p}]")],

@@ -2,6 +2,7 @@
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use aws_lc_rs::hmac;
 use futures::future::{BoxFuture, FutureExt};
@@ -180,11 +181,8 @@ impl<'a> Round<'a> {
         for (object, pick) in self.source.picks_of(index) {
             objects.push((object, self.object(object, pick, request, &response)));
         }
-        let lease = response.lease().map(|(id, duration, renewable)| Lease {
-            id: LeaseId::new(id),
-            life: Renewed { duration, since: Instant::now(), renewable },
-            objects: objects.iter().map(|(object, _)| *object).collect(),
-        });
+        let under = objects.iter().map(|(object, _)| *object).collect();
+        let lease = lease(request, &response, under);
         Outcome::Read { objects, lease }
     }
 
@@ -236,4 +234,20 @@ impl<'a> Round<'a> {
         let tag = context.sign();
         tag.as_ref().iter().take(16).map(|byte| format!("{byte:02x}")).collect()
     }
+}
+
+/// What the objects of a response die with. What was made for us without a lease, as a certificate, says
+/// itself when it ends; what is only read may hold a number of that name that means something else.
+fn lease(request: &ReadRequest, response: &Response<'_>, objects: Vec<usize>) -> Option<Lease> {
+    let since = Instant::now();
+    if let Some((id, duration, renewable)) = response.lease() {
+        let life = Renewed { duration, since, renewable };
+        return Some(Lease { id: Some(LeaseId::new(id)), life, objects });
+    }
+    if request.method == ReadMethod::Get {
+        return None;
+    }
+    let end = UNIX_EPOCH.checked_add(Duration::from_secs(response.expiration()?))?;
+    let duration = end.duration_since(SystemTime::now()).unwrap_or_default();
+    Some(Lease { id: None, life: Renewed { duration, since, renewable: false }, objects })
 }

@@ -124,7 +124,10 @@ async fn a_rate_limit_is_kept_and_the_rest_is_not_asked_for() {
         .collect();
     let fetch = bench.fetch(&server, &objects).await;
     assert_eq!(fetch.retry_after(), Some(Duration::from_secs(17)));
-    assert_eq!(message(&fetch, 99), "store main limits the rate of requests; asked again later");
+    assert_eq!(
+        message(&fetch, 99),
+        "store main limits the rate of requests; asked again later: if that lasts, raise its rate limit"
+    );
     assert!(server.log().len() <= 1 + 8, "{}", server.log().len());
 }
 

@@ -1,4 +1,4 @@
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::bench::*;
 use crate::error::StoreError;
@@ -30,7 +30,60 @@ async fn leases_are_collected_with_the_objects_that_die_with_them() {
     let [lease] = fetch.leases.as_slice() else { panic!("{:?}", fetch.leases) };
     assert_eq!(lease.objects, [1, 2]);
     assert_eq!((lease.life.duration, lease.life.renewable), (HOUR, true));
-    assert_eq!(format!("{:?}", lease.id), "LeaseId(..)");
+    assert_eq!(format!("{:?}", lease.id), "Some(LeaseId(..))");
+}
+
+#[tokio::test]
+async fn a_certificate_without_a_lease_lives_to_its_expiration() {
+    let bench = Bench::new();
+    let end = SystemTime::now().duration_since(UNIX_EPOCH).unwrap() + HOUR;
+    let answer = format!(
+        r#"{{"lease_id":"","data":{{"certificate":"C","private_key":"K","expiration":{}}}}}"#,
+        end.as_secs()
+    );
+    let server = bench.serve(move |_| Reply::ok(&answer)).await;
+    let issued = "secretPath: pki/issue/web, method: PUT, secretArgs: {common_name: a.invalid}";
+    let objects = |request: &str| {
+        format!(
+            "\n- {{objectName: crt, {request}, secretKey: certificate}}\n\
+             - {{objectName: key, {request}, secretKey: private_key}}"
+        )
+    };
+    let fetch = bench.fetch(&server, &objects(issued)).await;
+    let [lease] = fetch.leases.as_slice() else { panic!("{:?}", fetch.leases) };
+    assert_eq!((&lease.id, &lease.objects[..]), (&None, &[0, 1][..]));
+    assert!(!lease.life.renewable);
+    let left = lease.life.duration;
+    assert!(left <= HOUR && left > HOUR - Duration::from_secs(30), "{left:?}");
+    let read = bench.fetch(&server, &objects("secretPath: kv/of-a-user")).await;
+    assert_eq!(read.leases, [], "a value that was only read may say what it likes");
+}
+
+#[tokio::test]
+async fn a_new_login_keeps_the_old_token_and_both_are_revoked_at_the_end() {
+    let bench = Bench::new();
+    let logins = std::sync::atomic::AtomicUsize::new(0);
+    let server = FakeServer::start(bench.pki.mutual(), move |seen| {
+        if !is_login(seen) {
+            return Reply::new(204, "");
+        }
+        let number = logins.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+        logged_in_for(&format!("hvs.{number}"), 1200)
+    })
+    .await;
+    let (store, plan) = bench.store(&server, ONE);
+    let session = login(&store, &plan).await;
+    let life = session.log_in_anew().await.unwrap();
+    assert_eq!(session.token_life(), life);
+    session.revoke().await.unwrap();
+    let revoked: Vec<_> = server
+        .seen()
+        .iter()
+        .filter(|seen| seen.target == "/v1/auth/token/revoke-self")
+        .filter_map(|seen| seen.header("x-vault-token").map(str::to_owned))
+        .collect();
+    assert_eq!(revoked.len(), 2, "{revoked:?}");
+    assert!(revoked.contains(&"hvs.0".to_owned()) && revoked.contains(&"hvs.1".to_owned()));
 }
 
 #[tokio::test]

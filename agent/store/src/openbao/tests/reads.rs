@@ -67,15 +67,15 @@ async fn each_refusal_of_a_read_says_what_and_where() {
     let at = "secret/data/payments/db (store main)";
     for (reply, expected) in [
         (Reply::new(404, r#"{"errors":[]}"#), format!("no such secret at {at}")),
-        (denied, "store main refuses payments/checkout: policy denies secret/data/payments/db".to_owned()),
+        (denied, "store main refuses payments/checkout: policy denies secret/data/payments/db; allow it by a policy of the pod's role, or correct secretPath".to_owned()),
         (gone(false), format!("the secret at {at} is deleted; undelete it or write a new version")),
         (gone(true), format!("the secret at {at} is destroyed; write a new version")),
         (Reply::new(404, v1), format!("no such secret at {at}: this is a KV version 2 engine, write secretPath: secret/data/data/payments/db")),
         (kv("other", "v", 1), format!("the secret at {at} has no key \"k\"; correct secretKey or add the key")),
         (Reply::new(204, ""), "secret/data/payments/db (store main) answers without data; check secretPath and method".to_owned()),
         (Reply::ok("<html>"), "the answer of store main can't be read; check that its address is an OpenBao or Vault server".to_owned()),
-        (Reply::new(400, r#"{"errors":["unknown\u001b role"]}"#), "store main doesn't accept the request for secret/data/payments/db: unknown role".to_owned()),
-        (Reply::new(404, "<html>"), "store main answers with status 404 Not Found: no reason given".to_owned()),
+        (Reply::new(400, r#"{"errors":["unknown\u001b role"]}"#), "store main doesn't accept the request for secret/data/payments/db: unknown role; correct secretPath, method or secretArgs".to_owned()),
+        (Reply::new(404, "<html>"), "store main answers with status 404 Not Found: no reason given; check the store's log".to_owned()),
     ] {
         let bench = Bench::new();
         let server = bench.serve(move |_| reply.clone()).await;
