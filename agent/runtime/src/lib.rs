@@ -7,6 +7,7 @@
 //! | [`hardening`] | dumpability, core files, capabilities, open files, the allocator's thresholds |
 //! | [`allocator`] | a global allocator that wipes what it frees |
 //! | [`memory`] | locked memory for secret values |
+//! | [`metrics`] | every metric, with its unit and stability |
 //! | [`telemetry`] | JSON logs on standard error |
 //! | [`drain`] | the end of a process, awaited with a deadline |
 
@@ -14,6 +15,7 @@ pub mod allocator;
 pub mod drain;
 pub mod hardening;
 pub mod memory;
+pub mod metrics;
 pub mod telemetry;
 
 /// Exit status for a configuration that can't be used (`EX_USAGE` of sysexits).

@@ -5,6 +5,8 @@
 //! up, the same memory unlocked: counted, and logged once, because a node that serves nothing helps nobody.
 #![expect(unsafe_code, reason = "mmap and memfd_secret")]
 
+pub mod handover;
+
 use std::ffi::c_void;
 use std::io;
 use std::os::fd::{AsFd, FromRawFd, OwnedFd};

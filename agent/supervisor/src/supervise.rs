@@ -1,0 +1,284 @@
+//! The supervisor's process: one thread, one poll.
+//!
+//! Invariant: it never blocks but in that poll; whatever a worker sends, it only keeps and counts. Called by
+//! an agent's `main`, before it has a second thread.
+
+mod keep;
+
+use std::collections::VecDeque;
+use std::ffi::OsString;
+use std::hash::{BuildHasher, Hasher, RandomState};
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
+use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, socketpair};
+use rustix::process::{Pid, Signal, WaitOptions, WaitStatus};
+
+use crate::INSTANCE;
+use crate::message::{Kind, Received, receive, send};
+use crate::signals::{Arrived, Signals};
+use keep::Keep;
+
+/// Packets of a worker that are read before anything else is looked at again.
+const MOST_AT_ONCE: usize = 256;
+
+/// What is run.
+#[derive(Debug, Clone)]
+pub struct Program {
+    /// The file; `/proc/self/exe` is this very binary, whatever happens to its file.
+    pub path: PathBuf,
+    /// All arguments, the program's name first.
+    pub arguments: Vec<OsString>,
+    /// A worker that ends so can't be helped by another start.
+    pub hopeless: u8,
+}
+
+/// When a worker is started again, or given up.
+#[derive(Debug, Clone, Copy)]
+pub struct Pace {
+    /// Pause before the second restart in a row; the first has none. It doubles.
+    pub first_pause: Duration,
+    /// Longest pause.
+    pub longest_pause: Duration,
+    /// A worker that lived so long was well.
+    pub well_after: Duration,
+    /// Silence of a worker that has spoken, after which it is killed.
+    pub hung_after: Duration,
+}
+
+impl Default for Pace {
+    fn default() -> Self {
+        Self {
+            first_pause: Duration::from_millis(50),
+            longest_pause: Duration::from_secs(2),
+            well_after: Duration::from_secs(10),
+            hung_after: Duration::from_secs(15),
+        }
+    }
+}
+
+struct Worker {
+    pid: Pid,
+    socket: OwnedFd,
+    offer: VecDeque<keep::Offer>,
+    started: Instant,
+    heard: Option<Instant>,
+    restoring: Option<String>,
+}
+
+struct Supervisor<'a> {
+    program: &'a Program,
+    pace: Pace,
+    instance: String,
+    signals: Signals,
+    keep: Keep,
+    /// Restarts in a row without one that was well.
+    failures: u32,
+    leaving: bool,
+}
+
+/// Runs the program, again and again, until it ends by itself with 0 or `hopeless`, or a signal to end came.
+/// Returns the exit status to end with.
+///
+/// # Errors
+/// The process can't supervise, or the program can't be started.
+pub fn supervise(program: &Program, pace: Pace) -> io::Result<u8> {
+    let signals = Signals::take()?;
+    let random = || RandomState::new().build_hasher().finish();
+    let instance = format!("{:016x}{:016x}", random(), random());
+    let keep = Keep::default();
+    Supervisor { program, pace, instance, signals, keep, failures: 0, leaving: false }.run()
+}
+
+/// What a worker's end means.
+enum Next {
+    Again,
+    End(u8),
+}
+
+impl Supervisor<'_> {
+    fn run(mut self) -> io::Result<u8> {
+        loop {
+            let worker = self.start()?;
+            if let Next::End(code) = self.attend(worker)? {
+                return Ok(code);
+            }
+            if let Some(code) = self.pause()? {
+                return Ok(code);
+            }
+        }
+    }
+
+    fn start(&self) -> io::Result<Worker> {
+        let (socket, theirs) =
+            socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
+        let mut arguments = self.program.arguments.iter();
+        let mut command = Command::new(&self.program.path);
+        if let Some(name) = arguments.next() {
+            command.arg0(name);
+        }
+        let child = command
+            .args(arguments)
+            .env(INSTANCE, &self.instance)
+            .stdin(Stdio::from(theirs))
+            .spawn()?;
+        let pid = Pid::from_child(&child);
+        let offer = self.keep.offers();
+        tracing::info!(pid = pid.as_raw_nonzero(), kept = self.keep.len(), "a worker is started");
+        let started = Instant::now();
+        Ok(Worker { pid, socket, offer, started, heard: None, restoring: None })
+    }
+
+    fn attend(&mut self, mut worker: Worker) -> io::Result<Next> {
+        loop {
+            let mut wanted = PollFlags::IN;
+            wanted.set(PollFlags::OUT, !worker.offer.is_empty());
+            let (signalled, flags) = {
+                let mut fds = [
+                    PollFd::new(&self.signals, PollFlags::IN),
+                    PollFd::new(&worker.socket, wanted),
+                ];
+                wait(&mut fds, Duration::from_secs(1))?;
+                (!fds[0].revents().is_empty(), fds[1].revents())
+            };
+            if flags.intersects(PollFlags::IN | PollFlags::HUP) {
+                self.listen(&mut worker);
+            }
+            if flags.contains(PollFlags::OUT) {
+                self.tell(&mut worker);
+            }
+            if signalled && let Some(status) = self.signalled(&worker)? {
+                // What it said before it died counts.
+                self.listen(&mut worker);
+                return Ok(self.ended(&worker, status));
+            }
+            self.kill_if_hung(&worker);
+        }
+    }
+
+    /// Reads the signals; the worker's status, if it ended.
+    fn signalled(&mut self, worker: &Worker) -> io::Result<Option<WaitStatus>> {
+        if let Arrived::ToEnd(signal) = self.signals.read()? {
+            self.leaving = true;
+            let _ = rustix::process::kill_process(worker.pid, signal);
+        }
+        let mut ended = None;
+        // As PID 1 it has other processes' orphans too.
+        while let Ok(Some((pid, status))) = rustix::process::wait(WaitOptions::NOHANG) {
+            if pid == worker.pid && !status.stopped() {
+                ended = Some(status);
+            }
+        }
+        Ok(ended)
+    }
+
+    fn ended(&mut self, worker: &Worker, status: WaitStatus) -> Next {
+        let code = status.exit_status().and_then(|code| u8::try_from(code).ok());
+        let signal = status.terminating_signal();
+        let lived = worker.started.elapsed();
+        if self.leaving || code == Some(0) || code == Some(self.program.hopeless) {
+            return Next::End(code.unwrap_or(1));
+        }
+        self.failures = if lived >= self.pace.well_after { 0 } else { self.failures + 1 };
+        tracing::error!(?code, ?signal, ?lived, "the worker ended; another one is started");
+        if let Some(volume) = &worker.restoring {
+            tracing::error!(volume, "it ended while it restored this volume, which is given up");
+            self.keep.forget(volume);
+        }
+        Next::Again
+    }
+
+    /// The pause before the next start; an exit status if a signal to end came meanwhile.
+    fn pause(&mut self) -> io::Result<Option<u8>> {
+        let Some(times) = self.failures.checked_sub(1).filter(|times| *times > 0) else {
+            return Ok(None);
+        };
+        let pause = self.pace.first_pause.saturating_mul(1 << (times - 1).min(16));
+        let end = Instant::now() + pause.min(self.pace.longest_pause);
+        while let Some(left) = end.checked_duration_since(Instant::now()) {
+            wait(&mut [PollFd::new(&self.signals, PollFlags::IN)], left)?;
+            if let Arrived::ToEnd(_) = self.signals.read()? {
+                return Ok(Some(0));
+            }
+        }
+        Ok(None)
+    }
+
+    fn listen(&mut self, worker: &mut Worker) {
+        for _ in 0..MOST_AT_ONCE {
+            let message = match receive(&worker.socket, RecvFlags::DONTWAIT) {
+                Ok(Received::Message(message)) => message,
+                Ok(Received::Strange) => {
+                    tracing::warn!("the worker sent something strange");
+                    continue;
+                }
+                // Its end is seen by its status.
+                Ok(Received::End) | Err(_) => return,
+            };
+            worker.heard = Some(Instant::now());
+            match (message.kind, message.fd) {
+                (Kind::Connection, Some(fd)) => self.keep.connection(message.key, fd),
+                (Kind::Values, Some(fd)) => self.keep.values(message.key, fd),
+                (Kind::Forget, _) => self.keep.forget(&message.key),
+                (Kind::Restoring, _) => worker.restoring = Some(message.key),
+                (Kind::Restored, _) => worker.restoring = None,
+                (Kind::Alive | Kind::Last, _) | (Kind::Connection | Kind::Values, None) => {}
+            }
+        }
+    }
+
+    fn tell(&self, worker: &mut Worker) {
+        while let Some(offer) = worker.offer.front() {
+            let fd = offer.fd(&self.keep);
+            let lost = offer.kind != Kind::Last && fd.is_none();
+            let sent = if lost {
+                Ok(())
+            } else {
+                send(&worker.socket, offer.kind, &offer.key, fd, SendFlags::DONTWAIT)
+            };
+            match sent {
+                Ok(()) => drop(worker.offer.pop_front()),
+                // Full, or too many fds of this uid in flight: the worker reads on.
+                Err(error) if is_passing(&error) => return,
+                Err(error) => {
+                    tracing::warn!(%error, "the worker can't be told what was kept");
+                    worker.offer.clear();
+                }
+            }
+        }
+    }
+
+    fn kill_if_hung(&self, worker: &Worker) {
+        let silent = worker.heard.map_or(Duration::ZERO, |heard| heard.elapsed());
+        if silent > self.pace.hung_after && !self.leaving {
+            tracing::error!(?silent, "the worker hangs and is killed");
+            let _ = rustix::process::kill_process(worker.pid, Signal::KILL);
+        }
+    }
+}
+
+fn is_passing(error: &io::Error) -> bool {
+    let errno = Errno::from_io_error(error);
+    matches!(errno, Some(Errno::AGAIN | Errno::TOOMANYREFS | Errno::NOBUFS))
+}
+
+fn wait(fds: &mut [PollFd<'_>], longest: Duration) -> io::Result<()> {
+    let longest = Timespec::try_from(longest).map_err(|_| io::ErrorKind::InvalidInput)?;
+    match poll(fds, Some(&longest)) {
+        Ok(_) | Err(Errno::INTR) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// For polls.
+impl AsFd for Signals {
+    fn as_fd(&self) -> std::os::fd::BorrowedFd<'_> {
+        self.fd()
+    }
+}

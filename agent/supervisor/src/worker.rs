@@ -1,0 +1,155 @@
+//! The worker's end of the socket.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::net::{RecvFlags, SendFlags, SocketType, sockopt};
+use rustix::process::Signal;
+
+use crate::INSTANCE;
+use crate::message::{Kind, Received, receive, send};
+use crate::signals;
+
+/// How long the supervisor may take to say what it kept, and to take what it is given.
+const DEADLINE: Duration = Duration::from_secs(10);
+/// How often [`Keeper::alive`] should be called.
+pub const ALIVE_INTERVAL: Duration = Duration::from_secs(1);
+
+/// What a former worker left of one volume.
+#[derive(Debug, Default)]
+pub struct Kept {
+    /// Its FUSE connection.
+    pub connection: Option<OwnedFd>,
+    /// The memfd_secret with what the worker wrote.
+    pub values: Option<OwnedFd>,
+}
+
+/// What a worker finds when it starts.
+#[derive(Debug)]
+pub struct TakenUp {
+    /// Where to leave things.
+    pub keeper: Keeper,
+    /// By volume.
+    pub kept: BTreeMap<String, Kept>,
+    /// The same for all workers of one supervisor.
+    pub instance: String,
+}
+
+/// Gives things to the supervisor; cheap to clone. Without a supervisor it does nothing.
+#[derive(Debug, Clone, Default)]
+pub struct Keeper(Option<Arc<OwnedFd>>);
+
+/// Reads what was kept, if this process is a supervisor's worker. Call it while there is one thread.
+///
+/// # Errors
+/// Standard input isn't the supervisor's socket, or it said nothing in time.
+pub fn take_up() -> io::Result<Option<TakenUp>> {
+    let Ok(instance) = std::env::var(INSTANCE) else { return Ok(None) };
+    signals::release()?;
+    let socket = rustix::io::fcntl_dupfd_cloexec(io::stdin(), 3)?;
+    if sockopt::socket_type(&socket)? != SocketType::SEQPACKET {
+        let problem = format!("{INSTANCE} is set, and standard input is not a supervisor's socket");
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, problem));
+    }
+    // With the supervisor's end everything that it kept is gone: whoever comes next must find no other
+    // server on the connections.
+    rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
+    let kept = read_kept(&socket)?;
+    Ok(Some(TakenUp { keeper: Keeper(Some(Arc::new(socket))), kept, instance }))
+}
+
+fn read_kept(socket: &OwnedFd) -> io::Result<BTreeMap<String, Kept>> {
+    let end = Instant::now() + DEADLINE;
+    let mut kept: BTreeMap<String, Kept> = BTreeMap::new();
+    loop {
+        wait(socket.as_fd(), PollFlags::IN, end)?;
+        match receive(socket, RecvFlags::DONTWAIT)? {
+            Received::Message(message) => match message.kind {
+                Kind::Connection => kept.entry(message.key).or_default().connection = message.fd,
+                Kind::Values => kept.entry(message.key).or_default().values = message.fd,
+                Kind::Last => return Ok(kept),
+                Kind::Forget | Kind::Restoring | Kind::Restored | Kind::Alive => {}
+            },
+            Received::Strange => tracing::warn!("the supervisor sent something strange"),
+            Received::End => return Err(io::ErrorKind::UnexpectedEof.into()),
+        }
+    }
+}
+
+fn wait(socket: BorrowedFd<'_>, flags: PollFlags, end: Instant) -> io::Result<()> {
+    let left = end.saturating_duration_since(Instant::now());
+    let left = Timespec::try_from(left).map_err(|_| io::ErrorKind::InvalidInput)?;
+    let mut fds = [PollFd::new(&socket, flags)];
+    match rustix::io::retry_on_intr(|| poll(&mut fds, Some(&left)))? {
+        0 => Err(io::ErrorKind::TimedOut.into()),
+        _ => Ok(()),
+    }
+}
+
+impl Keeper {
+    /// Whether there is a supervisor.
+    #[must_use]
+    pub fn is_kept(&self) -> bool {
+        self.0.is_some()
+    }
+
+    /// Leaves a volume's FUSE connection; the one before it is let go.
+    ///
+    /// # Errors
+    /// The supervisor can't take it.
+    pub fn keep_connection(&self, volume: &str, connection: impl AsFd) -> io::Result<()> {
+        self.tell(Kind::Connection, volume, Some(connection.as_fd()))
+    }
+
+    /// Leaves a memfd with what the next worker needs for a volume; the one before it is let go.
+    ///
+    /// # Errors
+    /// The supervisor can't take it.
+    pub fn keep_values(&self, volume: &str, values: impl AsFd) -> io::Result<()> {
+        self.tell(Kind::Values, volume, Some(values.as_fd()))
+    }
+
+    /// Nothing of this volume is needed any more.
+    ///
+    /// # Errors
+    /// The supervisor can't be told.
+    pub fn forget(&self, volume: &str) -> io::Result<()> {
+        self.tell(Kind::Forget, volume, None)
+    }
+
+    /// Runs `restore`; should the process end meanwhile, the next worker is not given this volume.
+    ///
+    /// # Errors
+    /// The supervisor can't be told.
+    pub fn while_restoring<T>(&self, volume: &str, restore: impl FnOnce() -> T) -> io::Result<T> {
+        self.tell(Kind::Restoring, volume, None)?;
+        let restored = restore();
+        self.tell(Kind::Restored, volume, None)?;
+        Ok(restored)
+    }
+
+    /// Says that the worker lives; from the first call on silence is taken for a hang.
+    ///
+    /// # Errors
+    /// The supervisor can't be told.
+    pub fn alive(&self) -> io::Result<()> {
+        self.tell(Kind::Alive, "", None)
+    }
+
+    fn tell(&self, kind: Kind, key: &str, fd: Option<BorrowedFd<'_>>) -> io::Result<()> {
+        let Some(socket) = &self.0 else { return Ok(()) };
+        let end = Instant::now() + DEADLINE;
+        loop {
+            match send(socket, kind, key, fd, SendFlags::DONTWAIT) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    wait(socket.as_fd(), PollFlags::OUT, end)?;
+                }
+                done => return done,
+            }
+        }
+    }
+}

@@ -1,0 +1,273 @@
+//! A supervisor and its workers as real processes: this binary again, with a part to play. A worker is told
+//! what to do by a script, one word for each start.
+//!
+//! Without the usual harness: a supervisor has one thread, or another one would take its signals.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking, in its helpers too")]
+#![expect(clippy::disallowed_methods, reason = "a part ends with the status that its test wants")]
+
+use std::ffi::OsString;
+use std::io::{BufRead, BufReader, Read, Seek, Write};
+use std::os::fd::AsFd;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
+
+use sotto_supervisor::{Pace, Program, supervise, take_up};
+
+const SCRIPT: &str = "SOTTO_TEST_SCRIPT";
+const STARTS: &str = "SOTTO_TEST_STARTS";
+const DEADLINE: Duration = Duration::from_secs(20);
+const SUPERVISOR: &str = "play-the-supervisor";
+const WORKER: &str = "play-the-worker";
+const HOPELESS: u8 = 64;
+
+struct Run {
+    supervisor: Child,
+    lines: mpsc::Receiver<String>,
+    starts: tempfile::TempPath,
+}
+
+impl Run {
+    /// Each word of the script is what one worker does, in their order; the last one goes on for all later.
+    fn of(script: &str) -> Self {
+        let starts = tempfile::NamedTempFile::new().unwrap().into_temp_path();
+        let mut supervisor = Command::new(std::env::current_exe().unwrap())
+            .arg(SUPERVISOR)
+            .env(SCRIPT, script)
+            .env(STARTS, starts.as_os_str())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let output = BufReader::new(supervisor.stdout.take().unwrap());
+        let (sender, lines) = mpsc::channel();
+        std::thread::spawn(move || {
+            for line in output.lines().map_while(Result::ok) {
+                let _ = sender.send(line);
+            }
+        });
+        Self { supervisor, lines, starts }
+    }
+
+    fn says(&self) -> String {
+        self.lines.recv_timeout(DEADLINE).unwrap()
+    }
+
+    fn signal(&self, signal: rustix::process::Signal) {
+        let pid = rustix::process::Pid::from_child(&self.supervisor);
+        rustix::process::kill_process(pid, signal).unwrap();
+    }
+
+    fn end(mut self) -> ExitStatus {
+        let end = Instant::now() + DEADLINE;
+        loop {
+            if let Some(status) = self.supervisor.try_wait().unwrap() {
+                return status;
+            }
+            assert!(Instant::now() < end, "the supervisor does not end");
+            std::thread::yield_now();
+        }
+    }
+
+    fn starts(&self) -> usize {
+        std::fs::read(&self.starts).unwrap().len()
+    }
+}
+
+impl Drop for Run {
+    fn drop(&mut self) {
+        let _ = self.supervisor.kill();
+        let _ = self.supervisor.wait();
+    }
+}
+
+fn supervisor_part() {
+    let arguments = ["supervise", WORKER].map(OsString::from).to_vec();
+    let program = Program { path: "/proc/self/exe".into(), arguments, hopeless: HOPELESS };
+    let pace = Pace {
+        first_pause: Duration::from_millis(1),
+        longest_pause: Duration::from_millis(5),
+        hung_after: Duration::from_secs(2),
+        ..Pace::default()
+    };
+    std::process::exit(supervise(&program, pace).unwrap().into());
+}
+
+fn say(text: &str) {
+    let mut output = std::io::stdout();
+    writeln!(output, "{text}").unwrap();
+    output.flush().unwrap();
+}
+
+fn kill_self() -> ! {
+    rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL)
+        .unwrap();
+    unreachable!("SIGKILL")
+}
+
+fn wait_for_a_signal() -> ! {
+    loop {
+        std::thread::park();
+    }
+}
+
+fn worker_part() {
+    let mut starts =
+        std::fs::OpenOptions::new().append(true).open(std::env::var(STARTS).unwrap()).unwrap();
+    let number = starts.metadata().unwrap().len() as usize;
+    starts.write_all(b".").unwrap();
+    let script = std::env::var(SCRIPT).unwrap();
+    let words: Vec<&str> = script.split(' ').collect();
+    let taken = take_up().unwrap().unwrap();
+    let text = |fd: Option<std::os::fd::OwnedFd>| {
+        let mut text = String::new();
+        let mut file = std::fs::File::from(fd?);
+        file.rewind().unwrap();
+        file.read_to_string(&mut text).unwrap();
+        Some(text)
+    };
+    let kept: Vec<String> = taken
+        .kept
+        .into_iter()
+        .map(|(key, kept)| format!("{key}={:?}/{:?}", text(kept.connection), text(kept.values)))
+        .collect();
+    let keeper = taken.keeper;
+    match words[number.min(words.len() - 1)] {
+        "keep-and-die" => {
+            let mut file = tempfile::tempfile().unwrap();
+            file.write_all(b"fd").unwrap();
+            let mut values = tempfile::tempfile().unwrap();
+            values.write_all(b"old").unwrap();
+            keeper.keep_connection("csi-1", file.as_fd()).unwrap();
+            keeper.keep_connection("csi-2", file.as_fd()).unwrap();
+            keeper.keep_values("csi-1", values.as_fd()).unwrap();
+            let mut values = tempfile::tempfile().unwrap();
+            values.write_all(b"new").unwrap();
+            keeper.keep_values("csi-1", values.as_fd()).unwrap();
+            keeper.forget("csi-2").unwrap();
+            kill_self()
+        }
+        "keep-many-and-die" => {
+            let file = tempfile::tempfile().unwrap();
+            for number in 0..600 {
+                keeper.keep_connection(&format!("csi-{number}"), file.as_fd()).unwrap();
+                keeper.keep_values(&format!("csi-{number}"), file.as_fd()).unwrap();
+            }
+            kill_self()
+        }
+        "die-restoring" => keeper.while_restoring("csi-1", || kill_self()).unwrap(),
+        "restore-and-die" => {
+            keeper.while_restoring("csi-1", || ()).unwrap();
+            kill_self()
+        }
+        "tell" => say(&format!("{} {}", taken.instance.len(), kept.join(" "))),
+        "count" => say(&kept.len().to_string()),
+        "hang" => {
+            keeper.alive().unwrap();
+            say("hangs");
+        }
+        "die" => kill_self(),
+        "hopeless" => std::process::exit(HOPELESS.into()),
+        "finish" => std::process::exit(0),
+        other => panic!("{other}"),
+    }
+    wait_for_a_signal()
+}
+
+fn the_next_worker_has_what_the_last_one_kept() {
+    let run = Run::of("keep-and-die tell");
+    assert_eq!(run.says(), "32 csi-1=Some(\"fd\")/Some(\"new\")");
+}
+
+fn more_than_fits_into_the_socket_is_kept_too() {
+    let run = Run::of("keep-many-and-die die count");
+    assert_eq!(run.says(), "600");
+}
+
+fn a_volume_that_ends_its_worker_is_given_up_and_no_other() {
+    let run = Run::of("keep-and-die die-restoring tell");
+    assert_eq!(run.says(), "32 ");
+    let run = Run::of("keep-and-die restore-and-die tell");
+    assert_eq!(run.says(), "32 csi-1=Some(\"fd\")/Some(\"new\")");
+}
+
+fn a_hung_worker_is_replaced() {
+    let run = Run::of("hang tell");
+    assert_eq!(run.says(), "hangs");
+    assert_eq!(run.says(), "32 ");
+}
+
+fn a_worker_that_dies_again_and_again_is_started_again_and_again() {
+    let run = Run::of("die die die die die tell");
+    run.says();
+    assert_eq!(run.starts(), 6);
+}
+
+fn a_hopeless_worker_ends_the_supervisor_with_its_status() {
+    for (word, code) in [("hopeless", i32::from(HOPELESS)), ("finish", 0)] {
+        let run = Run::of(word);
+        assert_eq!(run.end().code(), Some(code));
+    }
+}
+
+fn a_signal_to_end_reaches_the_worker_and_none_is_started_after_it() {
+    let run = Run::of("tell");
+    run.says();
+    run.signal(rustix::process::Signal::TERM);
+    // The worker has no handler, and dies of it.
+    assert_eq!(run.end().code(), Some(1));
+}
+
+fn main() {
+    match std::env::args().nth(1).as_deref() {
+        Some(SUPERVISOR) => supervisor_part(),
+        Some(WORKER) => worker_part(),
+        _ => run_all(),
+    }
+}
+
+#[expect(
+    clippy::print_stdout,
+    reason = "in the words of the usual harness, for whoever adds them up"
+)]
+fn run_all() {
+    let wanted = std::env::args().skip(1).find(|argument| !argument.starts_with('-'));
+    let tests: [(&str, fn()); 7] = [
+        (
+            stringify!(the_next_worker_has_what_the_last_one_kept),
+            the_next_worker_has_what_the_last_one_kept,
+        ),
+        (
+            stringify!(more_than_fits_into_the_socket_is_kept_too),
+            more_than_fits_into_the_socket_is_kept_too,
+        ),
+        (
+            stringify!(a_volume_that_ends_its_worker_is_given_up_and_no_other),
+            a_volume_that_ends_its_worker_is_given_up_and_no_other,
+        ),
+        (stringify!(a_hung_worker_is_replaced), a_hung_worker_is_replaced),
+        (
+            stringify!(a_worker_that_dies_again_and_again_is_started_again_and_again),
+            a_worker_that_dies_again_and_again_is_started_again_and_again,
+        ),
+        (
+            stringify!(a_hopeless_worker_ends_the_supervisor_with_its_status),
+            a_hopeless_worker_ends_the_supervisor_with_its_status,
+        ),
+        (
+            stringify!(a_signal_to_end_reaches_the_worker_and_none_is_started_after_it),
+            a_signal_to_end_reaches_the_worker_and_none_is_started_after_it,
+        ),
+    ];
+    let mut passed = 0;
+    println!("\nrunning {} tests", tests.len());
+    for (name, test) in tests {
+        if wanted.as_ref().is_none_or(|wanted| name.contains(wanted.as_str())) {
+            test();
+            println!("test {name} ... ok");
+            passed += 1;
+        }
+    }
+    println!(
+        "\ntest result: ok. {passed} passed; 0 failed; 0 ignored; 0 measured; 0 filtered out\n"
+    );
+}
