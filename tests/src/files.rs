@@ -79,3 +79,14 @@ pub fn mounts_at(path: &Path) -> io::Result<usize> {
     let mountinfo = std::fs::read_to_string("/proc/self/mountinfo")?;
     Ok(mountinfo.lines().filter(|line| line.split(' ').nth(4) == Some(wanted.as_str())).count())
 }
+
+/// The line of mountinfo for the topmost mount at `path`: its id, parent, device, root and options.
+///
+/// # Errors
+/// mountinfo can't be read, or nothing is mounted there.
+pub fn mount_line(path: &Path) -> anyhow::Result<String> {
+    let wanted = path.to_string_lossy().into_owned();
+    let mountinfo = std::fs::read_to_string("/proc/self/mountinfo")?;
+    let found = mountinfo.lines().rfind(|line| line.split(' ').nth(4) == Some(wanted.as_str()));
+    found.map(str::to_owned).ok_or_else(|| anyhow::anyhow!("nothing is mounted at {wanted}"))
+}

@@ -2,6 +2,7 @@
 
 pub mod files;
 pub mod scene;
+pub mod wait;
 
 /// Runs one scenario on the embedded store and on a real OpenBao server, as two tests.
 #[macro_export]

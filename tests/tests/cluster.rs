@@ -3,12 +3,13 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking, in its helpers too")]
 
 use std::os::unix::fs::PermissionsExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use sotto_dev::apiserver::FakeApiServer;
-use sotto_dev::store::DevStore;
+use sotto_dev::apiserver::{FakeApiServer, Fault};
+use sotto_dev::issuer::Issuer;
+use sotto_dev::store::{DevStore, Operation};
 use sotto_dev::test_store::TestStore;
 use sotto_tests::files;
 use sotto_tests::scene::{CSI_DRIVER, Scene, StoreSettings};
@@ -30,7 +31,7 @@ async fn api_server() -> FakeApiServer {
 /// A kubeconfig that the agent's own user can read.
 fn kubeconfig(server: &FakeApiServer) -> (TempDir, PathBuf) {
     let directory = tempfile::tempdir().unwrap();
-    let open = |path: &std::path::Path, mode| {
+    let open = |path: &Path, mode| {
         std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
     };
     let file = directory.path().join("kubeconfig");
@@ -41,10 +42,18 @@ fn kubeconfig(server: &FakeApiServer) -> (TempDir, PathBuf) {
 }
 
 async fn scene(server: &FakeApiServer) -> anyhow::Result<(Scene<DevStore>, TempDir)> {
+    scene_with(server, |_| {}).await
+}
+
+async fn scene_with(
+    server: &FakeApiServer,
+    edit: impl Fn(&mut Value) + Send + Sync + 'static,
+) -> anyhow::Result<(Scene<DevStore>, TempDir)> {
     let (directory, file) = kubeconfig(server);
     let settings = StoreSettings::edited(move |config| {
         config.as_object_mut().unwrap().remove("classes");
         config["kubernetes"] = json!({"kubeconfig": file});
+        edit(config);
     });
     let scene = Scene::embedded_with(settings).await?;
     scene.write("payments/checkout/db", json!({"password": "p-1"})).await?;
@@ -104,6 +113,122 @@ async fn a_class_that_comes_later_is_found_and_an_outage_takes_none_away() -> an
     assert_eq!(files::read(scene.publish(&other).await?.join("p")).await?, "p-1");
     scene.stop(&other).await?;
     scene.stop(&pod).await
+}
+
+/// Like a real API server: good tokens of pods that it has.
+fn review_tokens(server: &FakeApiServer, issuer: &Issuer) {
+    let issuer = issuer.clone();
+    server.answer_token_reviews(move |asked| {
+        let spec = json!({"token": asked.token, "audiences": asked.audiences});
+        issuer.review(&json!({"spec": spec}))["status"].clone()
+    });
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_deleted_pods_token_is_refused_where_the_store_wants_reviews() -> anyhow::Result<()> {
+    for wanted in [true, false] {
+        let server = api_server().await;
+        server.put(CLASSES, class("db"));
+        let review = if wanted { json!(["main"]) } else { json!([]) };
+        let edit = move |config: &mut Value| config["tokens"]["review"] = review.clone();
+        let (scene, _kubeconfig) = scene_with(&server, edit).await?;
+        review_tokens(&server, scene.issuer());
+        let pod = scene.pod("checkout-0", "checkout", "db");
+        assert_eq!(files::read(scene.publish(&pod).await?.join("p")).await?, "p-1");
+        let asked = server.requests_of("create", "tokenreviews").len();
+        assert_eq!(asked > 0, wanted, "reviews are made where they are wanted, and nowhere else");
+        scene.stop(&pod).await?;
+
+        let deleted = scene.pod("checkout-1", "checkout", "db");
+        scene.issuer().forget_pod(&deleted.uid);
+        if wanted {
+            let logins = scene.store().count(Operation::Login);
+            let (code, text) = scene.refused(&deleted).await?;
+            assert_eq!(code, tonic::Code::Unauthenticated, "{text}");
+            assert!(text.contains("the API server refuses the token"), "{text}");
+            assert_eq!(
+                scene.store().count(Operation::Login),
+                logins,
+                "nothing was sent to the store"
+            );
+        } else {
+            // What the review is for: the offline check can't know of it.
+            scene.publish(&deleted).await?;
+            scene.stop(&deleted).await?;
+        }
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_store_that_wants_reviews_has_no_pod_without_one() -> anyhow::Result<()> {
+    let server = api_server().await;
+    server.put(CLASSES, class("db"));
+    let edit = |config: &mut Value| config["tokens"]["review"] = json!(["main"]);
+    let (scene, _kubeconfig) = scene_with(&server, edit).await?;
+    review_tokens(&server, scene.issuer());
+    server.fail("create", "tokenreviews", Fault::Status(503), 1);
+    let pod = scene.pod("checkout-0", "checkout", "db");
+    let (code, text) = scene.refused(&pod).await?;
+    assert_eq!(code, tonic::Code::Unavailable, "{text}");
+    assert!(text.contains("tokens.review"), "{text}");
+    scene.publish(&pod).await?;
+    scene.stop(&pod).await
+}
+
+/// What a container runtime does with a volume of a pod with `hostUsers: false`.
+fn map_ids(source: &Path, target: &Path) -> anyhow::Result<()> {
+    std::fs::create_dir_all(target)?;
+    let tool = concat!(env!("CARGO_MANIFEST_DIR"), "/tools/idmap-bind");
+    let output = std::process::Command::new(tool).args([source, target]).output()?;
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    anyhow::ensure!(output.status.success(), "{said}");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_pod_with_host_users_false_has_a_mount_that_takes_mapped_ids() -> anyhow::Result<()> {
+    let server = api_server().await;
+    server.put(CLASSES, class("db"));
+    let (scene, _kubeconfig) = scene(&server).await?;
+    for own_users in [true, false] {
+        let mut pod = scene.pod(&format!("checkout-{own_users}"), "checkout", "db");
+        pod.fs_group = Some(2000);
+        server.put(
+            "pods",
+            json!({
+                "metadata": {"name": pod.name, "namespace": pod.namespace, "uid": pod.uid},
+                "spec": {"hostUsers": !own_users},
+            }),
+        );
+        let target = scene.publish(&pod).await?;
+        let seen = scene.node().path("mapped");
+        let mapped = map_ids(&target, &seen);
+        if own_users {
+            mapped?;
+            // Group 2000 of the container.
+            let groups = ["--reuid=101000", "--regid=102000", "--clear-groups", "cat"];
+            let read =
+                std::process::Command::new("setpriv").args(groups).arg(seen.join("p")).output()?;
+            assert_eq!(String::from_utf8_lossy(&read.stdout), "p-1", "{read:?}");
+            let stranger = ["--reuid=101000", "--regid=101000", "--clear-groups", "cat"];
+            let read = std::process::Command::new("setpriv")
+                .args(stranger)
+                .arg(seen.join("p"))
+                .output()?;
+            assert!(!read.status.success(), "another group reads it: {read:?}");
+            let opened = |record: &Value| record["action"] == "open" && record["uid"].is_null();
+            let audit = scene.node().audit();
+            let record = audit.iter().find(|record| opened(record));
+            assert!(record.is_some_and(|record| record["gid"].is_null()), "{audit:?}");
+            scene.node().end_container(&seen)?;
+        } else {
+            let refused = mapped.unwrap_err().to_string();
+            assert_eq!(refused.trim(), "mount_setattr: EINVAL");
+        }
+        scene.stop(&pod).await?;
+    }
+    Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

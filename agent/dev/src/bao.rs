@@ -5,6 +5,8 @@
 mod config;
 mod setup;
 
+pub use setup::jwt_role;
+
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
@@ -159,7 +161,7 @@ impl Bao {
 }
 
 /// A port that nobody has at this moment; the server can't be told to choose one and say which.
-fn free_port() -> io::Result<SocketAddr> {
+pub(crate) fn free_port() -> io::Result<SocketAddr> {
     TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()
 }
 

@@ -19,8 +19,8 @@ pub use key::Algorithm;
 pub use review::API_AUDIENCE;
 pub use serve::{IssuerServer, ServeError};
 pub use token::{PodTokenSpec, Signature};
-pub use verify::VerifyError;
 pub(crate) use verify::{STORE_LEEWAY, audiences};
+pub use verify::{VerifyError, token_id};
 
 use key::Key;
 

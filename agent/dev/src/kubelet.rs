@@ -4,12 +4,16 @@
 //! the target, sends pod information and tokens, publishes two or three times at a pod's start and then
 //! again and again, refreshes tokens at 80 % of their life, retries with backoff, unpublishes.
 
+mod calls;
 mod channel;
+mod clock;
 mod directories;
 mod error;
 mod manifest;
+mod probe;
 mod registration;
 mod request;
+mod restart;
 mod settings;
 mod tokens;
 
@@ -19,10 +23,13 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use sotto_proto::csi::v1::identity_client::IdentityClient;
+use sotto_core::clock::Clock;
 use sotto_proto::csi::v1::node_client::NodeClient;
-use sotto_proto::csi::v1::{NodePublishVolumeRequest, NodeUnpublishVolumeRequest, ProbeRequest};
+use sotto_proto::csi::v1::{NodePublishVolumeRequest, NodeUnpublishVolumeRequest};
+use tokio::time::Instant;
 
+pub use calls::{Call, CallKind};
+pub use clock::HandClock;
 pub use error::KubeletError;
 pub use manifest::{CsiDriver, CsiVolume, ManifestError, Pod, TokenPlace};
 pub use registration::Registered;
@@ -31,6 +38,7 @@ pub use settings::KubeletSettings;
 pub use tokens::Mint;
 
 use crate::random;
+use calls::Calls;
 use directories::Directories;
 use error::{in_directory, refused};
 use tokens::Tokens;
@@ -45,11 +53,14 @@ const PUBLISHES_AT_START: usize = 3;
 /// One node's kubelet.
 pub struct Kubelet {
     settings: KubeletSettings,
+    /// The CSIDriver object as it is now.
+    driver: Mutex<CsiDriver>,
     tokens: Tokens,
     registered: Mutex<Option<Registered>>,
     /// Volume ids that are mounted, or may be.
     to_unpublish: Mutex<BTreeSet<String>>,
     publishes: AtomicUsize,
+    calls: Calls,
 }
 
 impl Kubelet {
@@ -59,11 +70,13 @@ impl Kubelet {
         let node = (settings.node_name.clone(), random::uuid());
         let tokens = Tokens::new(settings.issuer.clone(), Arc::clone(&settings.clock), node);
         Self {
+            driver: Mutex::new(settings.driver.clone()),
             settings,
             tokens,
             registered: Mutex::default(),
             to_unpublish: Mutex::default(),
             publishes: AtomicUsize::new(0),
+            calls: Calls::default(),
         }
     }
 
@@ -78,7 +91,7 @@ impl Kubelet {
     /// # Errors
     /// Nobody answers within `deadline`, or what answers isn't the driver.
     pub async fn register(&self, deadline: Duration) -> Result<Registered, KubeletError> {
-        let name = &self.settings.driver.name;
+        let name = &self.driver().name;
         let socket = self.registration_dir().join(format!("{name}-reg.sock"));
         let answer = async {
             loop {
@@ -95,6 +108,15 @@ impl Kubelet {
         let registered = answer.map_err(late)??;
         *self.registered.lock().unwrap_or_else(PoisonError::into_inner) = Some(registered.clone());
         Ok(registered)
+    }
+
+    /// The CSIDriver object was changed in the cluster: requests are built from this one from now on.
+    pub fn apply(&self, driver: CsiDriver) {
+        *self.driver.lock().unwrap_or_else(PoisonError::into_inner) = driver;
+    }
+
+    fn driver(&self) -> CsiDriver {
+        self.driver.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     fn registered(&self) -> Option<Registered> {
@@ -116,10 +138,15 @@ impl Kubelet {
         self.tokens.mint_with(mint);
     }
 
+    /// From now on tokens are issued and refreshed by this clock.
+    pub fn use_clock(&self, clock: Arc<dyn Clock>) {
+        self.tokens.use_clock(clock);
+    }
+
     /// The next request for a volume, for a test to change and to send by [`Self::send`].
     #[must_use]
     pub fn request(&self, pod: &Pod, volume: &CsiVolume) -> NodePublishVolumeRequest {
-        let driver = &self.settings.driver;
+        let driver = &self.driver();
         let in_secrets = match driver.tokens {
             TokenPlace::Secrets => true,
             TokenPlace::VolumeContext => false,
@@ -140,8 +167,14 @@ impl Kubelet {
     /// The driver's answer.
     pub async fn send(&self, request: NodePublishVolumeRequest) -> Result<(), KubeletError> {
         self.publishes.fetch_add(1, Ordering::Relaxed);
-        self.node().await?.node_publish_volume(deadline(request)).await.map_err(refused)?;
-        Ok(())
+        let (call, sent) = (calls::publish(&request), Instant::now());
+        let answer = async {
+            let answer = self.node().await?.node_publish_volume(deadline(request)).await;
+            answer.map(drop).map_err(refused)
+        };
+        let answer = answer.await;
+        self.calls.record(call, sent, &answer);
+        answer
     }
 
     /// Publishes a volume once, as at a pod's start: directories, request, and on a final refusal the
@@ -150,6 +183,7 @@ impl Kubelet {
     /// # Errors
     /// Why it isn't mounted.
     pub async fn publish(&self, pod: &Pod, volume: &CsiVolume) -> Result<PathBuf, KubeletError> {
+        self.driver().takes(volume)?;
         let directories = Directories::new(&self.settings.directory, pod, volume);
         directories.create(&self.settings.node_name, pod, volume).map_err(in_directory)?;
         let published = self.send(self.request(pod, volume)).await;
@@ -191,10 +225,8 @@ impl Kubelet {
         for volume in &pod.volumes {
             targets.push(self.publish_patiently(pod, volume, patience).await?);
         }
-        if self.settings.driver.requires_republish {
-            for _ in 1..PUBLISHES_AT_START {
-                self.sync(pod).await?;
-            }
+        for _ in 1..PUBLISHES_AT_START {
+            self.sync(pod).await?;
         }
         Ok(targets)
     }
@@ -205,12 +237,12 @@ impl Kubelet {
         volume: &CsiVolume,
         patience: Duration,
     ) -> Result<PathBuf, KubeletError> {
-        let give_up = tokio::time::Instant::now() + patience;
+        let give_up = Instant::now() + patience;
         let mut backoff = FIRST_BACKOFF;
         loop {
             match self.publish(pod, volume).await {
                 Ok(target) => return Ok(target),
-                Err(error) if tokio::time::Instant::now() + backoff > give_up => return Err(error),
+                Err(error) if Instant::now() + backoff > give_up => return Err(error),
                 Err(error) => {
                     tracing::debug!(volume = volume.name, %error, "a publish is tried again");
                     tokio::time::sleep(backoff).await;
@@ -220,13 +252,16 @@ impl Kubelet {
         }
     }
 
-    /// Republishes every volume of a pod: what kubelet does every `syncFrequency`.
+    /// Republishes every volume of a pod: what kubelet does every `syncFrequency`, if the CSIDriver object
+    /// asks for it.
     ///
     /// # Errors
     /// The first error.
     pub async fn sync(&self, pod: &Pod) -> Result<(), KubeletError> {
-        for volume in &pod.volumes {
-            self.republish(pod, volume).await?;
+        if self.driver().requires_republish {
+            for volume in &pod.volumes {
+                self.republish(pod, volume).await?;
+            }
         }
         Ok(())
     }
@@ -271,8 +306,14 @@ impl Kubelet {
             volume_id: id.to_owned(),
             target_path: target_path.to_owned(),
         };
-        self.node().await?.node_unpublish_volume(deadline(request)).await.map_err(refused)?;
-        Ok(())
+        let sent = Instant::now();
+        let answer = async {
+            let answer = self.node().await?.node_unpublish_volume(deadline(request)).await;
+            answer.map(drop).map_err(refused)
+        };
+        let answer = answer.await;
+        self.calls.record((CallKind::Unpublish, id.to_owned()), sent, &answer);
+        answer
     }
 
     /// Ends a pod: unpublishes its volumes.
@@ -286,13 +327,6 @@ impl Kubelet {
             result = result.and(ended);
         }
         result
-    }
-
-    /// Whether the driver answers Probe with ready.
-    pub async fn driver_is_ready(&self) -> bool {
-        let Ok(channel) = channel::connect(&self.socket()).await else { return false };
-        let probe = IdentityClient::new(channel).probe(deadline(ProbeRequest {})).await;
-        probe.is_ok_and(|answer| answer.into_inner().ready.unwrap_or(true))
     }
 
     /// A client of the driver's Node service, for calls that the kit doesn't make.

@@ -9,11 +9,13 @@
 //! | [`issuer`] | pod tokens: keys, discovery, JWKS, TokenReview, and every way to be wrong |
 //! | [`store`] | the embedded store over mutual TLS, with fault switches |
 //! | [`bao`] | a real OpenBao server over mutual TLS |
+//! | [`postgres`] | a real PostgreSQL server, for dynamic credentials |
 //! | [`test_store`] | what the tests need of either store |
 //! | [`tls`] | TLS 1.3 for all of them |
 //! | [`client`] | an HTTPS client that shares nothing with the agents' |
 //! | [`apiserver`] | a Kubernetes API server's part |
 //! | [`kubelet`] | a kubelet's part: the one kit that publishes volumes |
+//! | [`provider`] | a provider of the Secrets Store CSI driver, that speaks well and badly |
 //! | [`process`] | child processes that never outlive their owner |
 //! | [`node`] | one machine: directories, mounts, sotto-csi and sotto-node |
 //! | [`random`] | identifiers |
@@ -28,7 +30,9 @@ pub mod issuer;
 pub mod kubelet;
 pub mod node;
 pub mod pki;
+pub mod postgres;
 pub mod process;
+pub mod provider;
 pub mod random;
 pub mod store;
 pub mod test_store;

@@ -1,6 +1,7 @@
 //! The machine and its kubelet, with the real driver and agent. Needs `make build` and the right to mount.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -74,6 +75,31 @@ async fn a_restarted_agent_and_a_restarted_driver_serve_the_next_pod() {
     node.restart_csi().await.unwrap();
     let target = node.kubelet().start(&pod, PATIENCE).await.unwrap().remove(0);
     assert_eq!(read(&target.join("tls/server.key")).await, "k");
+    node.kubelet().stop(&pod).await.unwrap();
+    node.end().await.unwrap();
+}
+
+#[tokio::test]
+async fn driver_and_agent_are_killed_one_after_the_other_and_the_same_mount_is_read_on() {
+    let (mut node, pod, _store) = machine().await;
+    let target = node.kubelet().start(&pod, PATIENCE).await.unwrap().remove(0);
+    let (file, directory) = (target.join("db-password"), std::fs::File::open(&target).unwrap());
+    assert_eq!(read(&file).await, "p");
+    for _ in 0..2 {
+        node.restart_csi().await.unwrap();
+        let back = node.csi().log().until(|lines| {
+            lines.iter().any(|line| line.text.contains("the connection is back")).then_some(())
+        });
+        tokio::time::timeout(PATIENCE, back).await.unwrap();
+        assert_eq!(read(&file).await, "p");
+        // Kubelet has sent no token to this driver.
+        node.restart_agent().await.unwrap();
+        assert_eq!(read(&file).await, "p");
+        let now = std::fs::File::open(&target).unwrap();
+        let ids = [now, directory.try_clone().unwrap()].map(|it| it.metadata().unwrap().dev());
+        assert_eq!(ids[0], ids[1], "it is another mount");
+    }
+    drop(directory);
     node.kubelet().stop(&pod).await.unwrap();
     node.end().await.unwrap();
 }

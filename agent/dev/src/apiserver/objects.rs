@@ -71,7 +71,7 @@ impl Objects {
             .collect()
     }
 
-    /// Stores the object under its own namespace and name.
+    /// Stores the object under its own namespace and name; a uid that it brings along is kept.
     pub(super) fn put(&mut self, resource: &str, mut object: Value) -> u64 {
         let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
         let namespace = text(&object["metadata"]["namespace"]);
@@ -80,7 +80,10 @@ impl Objects {
         self.version += 1;
         let old = self.live.get(&at);
         let uid = old.map_or_else(
-            || json!(format!("00000000-0000-4000-8000-{:012x}", self.version)),
+            || match &object["metadata"]["uid"] {
+                Value::String(own) => json!(own),
+                _ => json!(format!("00000000-0000-4000-8000-{:012x}", self.version)),
+            },
             |old| old["metadata"]["uid"].clone(),
         );
         let kind = if old.is_some() { "MODIFIED" } else { "ADDED" };

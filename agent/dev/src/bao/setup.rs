@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 
 use super::{Bao, BaoError};
 use crate::issuer::{Issuer, IssuerServer};
+use crate::postgres::Postgres;
 use crate::store::{POD_POLICY, ROLE};
 
 impl Bao {
@@ -109,11 +110,48 @@ impl Bao {
             "key_bits": 256, "max_ttl": "72h",
         });
         post("pki/roles/payments-checkout", role).await?;
-        let policy =
+        let rules =
             "path \"pki/issue/payments-checkout\" { capabilities = [\"create\", \"update\"] }";
-        post("sys/policies/acl/payments-pki", json!({"policy": policy})).await?;
-        let mut role = jwt_role();
-        role["token_policies"] = json!([POD_POLICY, "payments-pki"]);
+        self.allow_pods("payments-pki", rules, jwt_role()).await
+    }
+
+    /// A database engine over `postgres`: `database/creds/payments` makes a role that lives for `ttl`, and by
+    /// renewals for `max_ttl`. Pods of `payments` may have it, with tokens as `login` says (see
+    /// [`jwt_role`]).
+    ///
+    /// # Errors
+    /// As [`Self::admin`].
+    pub async fn enable_database(
+        &self,
+        postgres: &Postgres,
+        (ttl, max_ttl): (&str, &str),
+        login: Value,
+    ) -> Result<(), BaoError> {
+        let post = |path: &'static str, body| self.admin(Method::POST, path, Some(body));
+        post("sys/mounts/database", json!({"type": "database"})).await?;
+        let (username, password) = postgres.administrator();
+        let config = json!({
+            "plugin_name": "postgresql-database-plugin", "allowed_roles": "payments",
+            "connection_url": postgres.connection_url(), "username": username, "password": password,
+        });
+        post("database/config/payments", config).await?;
+        let create =
+            "CREATE ROLE \"{{name}}\" LOGIN PASSWORD '{{password}}' VALID UNTIL '{{expiration}}'";
+        let role = json!({
+            "db_name": "payments", "creation_statements": [create],
+            "default_ttl": ttl, "max_ttl": max_ttl,
+        });
+        post("database/roles/payments", role).await?;
+        let rules = "path \"database/creds/payments\" { capabilities = [\"read\"] }";
+        self.allow_pods("payments-database", rules, login).await
+    }
+
+    /// Pods that log in with the jwt method's role `login` have this policy beside their own.
+    async fn allow_pods(&self, policy: &str, rules: &str, login: Value) -> Result<(), BaoError> {
+        let path = format!("sys/policies/acl/{policy}");
+        self.admin(Method::POST, &path, Some(json!({"policy": rules}))).await?;
+        let mut role = login;
+        role["token_policies"] = json!([POD_POLICY, policy]);
         self.put_role("jwt", ROLE, role).await
     }
 
@@ -139,8 +177,9 @@ impl Bao {
     }
 }
 
-/// As `facts/openbao.md` has it: namespace bound, metadata for the policy's templates.
-pub(super) fn jwt_role() -> Value {
+/// The role of the jwt method as it is at first: namespace bound, metadata for the policy's templates.
+#[must_use]
+pub fn jwt_role() -> Value {
     json!({
         "role_type": "jwt", "bound_audiences": ["bao"], "user_claim": "sub",
         "bound_claims_type": "glob", "bound_claims": {"/kubernetes.io/namespace": ["payments"]},

@@ -12,7 +12,8 @@ pub const API_AUDIENCE: &str = "https://kubernetes.default.svc.cluster.local";
 
 impl Issuer {
     /// The whole TokenReview with its `status`.
-    pub(super) fn review(&self, review: &Value) -> Value {
+    #[must_use]
+    pub fn review(&self, review: &Value) -> Value {
         let mut answer = review.clone();
         answer["status"] = match self.reviewed(&review["spec"]) {
             Ok(status) => status,

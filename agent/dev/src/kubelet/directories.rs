@@ -1,11 +1,12 @@
 //! The directories of a pod's volumes: kubelet makes all but the target, and `vol_data.json`.
 
+use std::collections::BTreeSet;
 use std::fs::{self, DirBuilder};
 use std::io;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::manifest::{CsiVolume, Pod};
 use super::request::volume_id;
@@ -64,6 +65,29 @@ impl Directories {
             }
         }
         Ok(())
+    }
+}
+
+/// The ids of the volumes whose `vol_data.json` a kubelet finds when it starts.
+pub(super) fn volumes(kubelet: &Path) -> io::Result<BTreeSet<String>> {
+    let mut found = BTreeSet::new();
+    for pod in entries(&kubelet.join("pods"))? {
+        for volume in entries(&pod.join("volumes/kubernetes.io~csi"))? {
+            let data = match fs::read(volume.join(VOLUME_DATA)) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                data => data?,
+            };
+            let data: Value = serde_json::from_slice(&data)?;
+            found.extend(data["volumeHandle"].as_str().map(str::to_owned));
+        }
+    }
+    Ok(found)
+}
+
+fn entries(directory: &Path) -> io::Result<Vec<PathBuf>> {
+    match fs::read_dir(directory) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+        entries => entries?.map(|entry| Ok(entry?.path())).collect(),
     }
 }
 

@@ -25,6 +25,9 @@ pub enum KubeletError {
     /// The driver said OK but left its directory behind.
     #[error("the driver left {0} behind")]
     TargetLeft(PathBuf),
+    /// The CSIDriver object doesn't offer what the pod asks for.
+    #[error("the CSIDriver object doesn't offer it: {0}")]
+    NotOffered(String),
     /// What registered itself isn't the driver.
     #[error("the driver is not registered: {0}")]
     NotRegistered(String),
@@ -44,7 +47,34 @@ impl KubeletError {
                     | Code::ResourceExhausted
                     | Code::Aborted
             ),
-            Self::Directory(_) | Self::TargetLeft(_) | Self::NotRegistered(_) => false,
+            Self::Directory(_)
+            | Self::TargetLeft(_)
+            | Self::NotOffered(_)
+            | Self::NotRegistered(_) => false,
+        }
+    }
+
+    /// The gRPC code; that of an error of kubelet's own is `Unknown`.
+    #[must_use]
+    pub fn code(&self) -> Code {
+        match self {
+            Self::Refused { code, .. } => *code,
+            Self::Unreachable => Code::Unavailable,
+            Self::Directory(_)
+            | Self::TargetLeft(_)
+            | Self::NotOffered(_)
+            | Self::NotRegistered(_) => Code::Unknown,
+        }
+    }
+
+    /// What kubelet writes as the pod's event `FailedMount`; the driver's words are the end of it.
+    #[must_use]
+    pub fn event(&self, volume: &str) -> String {
+        match self {
+            Self::Refused { code, message } => format!(
+                "MountVolume.SetUp failed for volume \"{volume}\" : rpc error: code = {code:?} desc = {message}"
+            ),
+            other => format!("MountVolume.SetUp failed for volume \"{volume}\" : {other}"),
         }
     }
 }

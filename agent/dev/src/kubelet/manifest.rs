@@ -7,8 +7,11 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
+use super::KubeletError;
 use crate::random;
 
+/// The lifecycle mode of a volume that stands in the pod itself.
+const EPHEMERAL: &str = "Ephemeral";
 /// Kubernetes' default for a token request without an expiration.
 const DEFAULT_TOKEN_LIFE_SECONDS: u64 = 3600;
 
@@ -77,6 +80,8 @@ pub struct CsiDriver {
     pub pod_info_on_mount: bool,
     /// `requiresRepublish`.
     pub requires_republish: bool,
+    /// Whether `volumeLifecycleModes` has `Ephemeral`; Kubernetes' default has not.
+    pub is_ephemeral: bool,
     /// `tokenRequests`: audience and life.
     pub token_requests: Vec<(String, Duration)>,
     /// `serviceAccountTokenInSecrets`: where the tokens travel.
@@ -146,12 +151,30 @@ impl CsiDriver {
             name: driver.metadata.name,
             pod_info_on_mount: spec.pod_info_on_mount,
             requires_republish: spec.requires_republish,
+            is_ephemeral: spec.volume_lifecycle_modes.iter().any(|mode| mode == EPHEMERAL),
             token_requests: spec.token_requests.iter().map(life).collect(),
             tokens: match spec.service_account_token_in_secrets {
                 true => TokenPlace::Secrets,
                 false => TokenPlace::VolumeContext,
             },
         })
+    }
+}
+
+impl CsiDriver {
+    /// What kubelet checks before it asks a driver for an inline volume.
+    pub(super) fn takes(&self, volume: &CsiVolume) -> Result<(), KubeletError> {
+        let Self { name, .. } = self;
+        if volume.driver != *name {
+            let text =
+                format!("volume {} is for driver {}, not {name}", volume.name, volume.driver);
+            return Err(KubeletError::NotOffered(text));
+        }
+        if !self.is_ephemeral {
+            let text = format!("volume mode {EPHEMERAL:?} is not supported by driver {name}");
+            return Err(KubeletError::NotOffered(text));
+        }
+        Ok(())
     }
 }
 
@@ -241,6 +264,7 @@ struct DriverManifest {
 struct DriverSpec {
     pod_info_on_mount: bool,
     requires_republish: bool,
+    volume_lifecycle_modes: Vec<String>,
     token_requests: Vec<TokenRequest>,
     service_account_token_in_secrets: bool,
 }

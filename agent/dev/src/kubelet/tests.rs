@@ -2,7 +2,7 @@ use std::time::SystemTime;
 
 use serde_json::{Value, json};
 
-use sotto_core::clock::{Clock, SystemClock};
+use sotto_core::clock::SystemClock;
 
 use super::*;
 use crate::issuer::{Algorithm, DEMO_ISSUER, Issuer};
@@ -10,15 +10,6 @@ use crate::issuer::{Algorithm, DEMO_ISSUER, Issuer};
 const EXAMPLE: &str = include_str!("../../../../deploy/examples/payments.yaml");
 const DRIVER: &str = include_str!("../../../../deploy/base/csidriver.yaml");
 const TOKENS: &str = "csi.storage.k8s.io/serviceAccount.tokens";
-
-/// A clock that a test moves.
-struct Hand(Mutex<SystemTime>);
-
-impl Clock for Hand {
-    fn now(&self) -> SystemTime {
-        *self.0.lock().unwrap()
-    }
-}
 
 fn kubelet(place: TokenPlace, clock: Arc<dyn Clock>) -> (Kubelet, Pod, tempfile::TempDir) {
     let folder = tempfile::tempdir().unwrap();
@@ -96,14 +87,14 @@ fn tokens_travel_where_the_driver_says() {
 #[test]
 fn a_token_is_sent_again_until_four_fifths_of_its_life() {
     let start = SystemTime::now();
-    let hand = Arc::new(Hand(Mutex::new(start)));
+    let hand = Arc::new(HandClock::at(start));
     let clock: Arc<dyn Clock> = hand.clone();
     let (kubelet, pod, _folder) = kubelet(TokenPlace::Secrets, clock);
     let token = || kubelet.request(&pod, &pod.volumes[0]).secrets[TOKENS].clone();
     let first = token();
-    *hand.0.lock().unwrap() = start + Duration::from_secs(479);
+    hand.set(start + Duration::from_secs(479));
     assert!(token() == first, "not yet");
-    *hand.0.lock().unwrap() = start + Duration::from_secs(481);
+    hand.set(start + Duration::from_secs(481));
     assert!(token() != first, "refreshed");
 }
 
@@ -130,4 +121,46 @@ fn directories_go_as_they_came() {
     directories.remove().unwrap();
     assert!(!folder.path().join("pods").join(&pod.uid).exists());
     directories.remove().unwrap();
+}
+
+#[test]
+fn a_csidriver_that_was_changed_is_what_the_next_request_is_built_from() {
+    let (kubelet, pod, _folder) = kubelet(TokenPlace::Secrets, Arc::new(SystemClock));
+    let before = kubelet.request(&pod, &pod.volumes[0]).secrets[TOKENS].clone();
+    let older = DRIVER.replace("serviceAccountTokenInSecrets: true", "");
+    kubelet.apply(CsiDriver::parse(&older).unwrap());
+    let request = kubelet.request(&pod, &pod.volumes[0]);
+    assert!(request.secrets.is_empty(), "as before Kubernetes 1.35");
+    assert_eq!(request.volume_context[TOKENS], before, "the same token at another place");
+}
+
+#[test]
+fn a_restart_finds_the_volumes_by_what_is_on_disk() {
+    let (kubelet, pod, folder) = kubelet(TokenPlace::Secrets, Arc::new(SystemClock));
+    assert!(directories::volumes(folder.path()).unwrap().is_empty());
+    let volume = &pod.volumes[0];
+    let directories = Directories::new(&kubelet.settings.directory, &pod, volume);
+    directories.create("node-1", &pod, volume).unwrap();
+    let found = directories::volumes(folder.path()).unwrap();
+    assert_eq!(found, [volume_id(&pod, volume)].into());
+}
+
+#[tokio::test]
+async fn an_inline_volume_needs_a_driver_that_offers_it() {
+    let (kubelet, pod, _folder) = kubelet(TokenPlace::Secrets, Arc::new(SystemClock));
+    let mut driver = CsiDriver::parse(DRIVER).unwrap();
+    assert!(driver.is_ephemeral);
+    driver.is_ephemeral = false;
+    kubelet.apply(driver);
+    let error = kubelet.publish(&pod, &pod.volumes[0]).await.unwrap_err();
+    assert!(matches!(error, KubeletError::NotOffered(_)) && kubelet.calls().is_empty());
+}
+
+#[test]
+fn an_event_is_worded_as_kubelets() {
+    let refused = tonic::Status::not_found("no such secret");
+    assert_eq!(
+        error::refused(refused).event("secrets"),
+        "MountVolume.SetUp failed for volume \"secrets\" : rpc error: code = NotFound desc = no such secret"
+    );
 }

@@ -16,7 +16,7 @@ pub type Mint = dyn Fn(PodTokenSpec) -> PodTokenSpec + Send + Sync;
 /// Asks the issuer for tokens and keeps them.
 pub(super) struct Tokens {
     issuer: Issuer,
-    clock: Arc<dyn Clock>,
+    clock: Mutex<Arc<dyn Clock>>,
     node: (String, String),
     mint: Mutex<Arc<Mint>>,
     kept: Mutex<BTreeMap<(String, String), Kept>>,
@@ -31,13 +31,25 @@ struct Kept {
 impl Tokens {
     pub(super) fn new(issuer: Issuer, clock: Arc<dyn Clock>, node: (String, String)) -> Self {
         let mint: Arc<Mint> = Arc::new(|spec| spec);
-        Self { issuer, clock, node, mint: Mutex::new(mint), kept: Mutex::default() }
+        let (clock, mint) = (Mutex::new(clock), Mutex::new(mint));
+        Self { issuer, clock, node, mint, kept: Mutex::default() }
+    }
+
+    /// From now on tokens are issued and refreshed by this clock; what was kept is forgotten.
+    pub(super) fn use_clock(&self, clock: Arc<dyn Clock>) {
+        *self.clock.lock().unwrap_or_else(PoisonError::into_inner) = clock;
+        self.forget();
+    }
+
+    /// Nothing is kept.
+    pub(super) fn forget(&self) {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner).clear();
     }
 
     /// From now on tokens say what the function makes of them; what was kept is forgotten.
     pub(super) fn mint_with(&self, mint: Arc<Mint>) {
         *self.mint.lock().unwrap_or_else(PoisonError::into_inner) = mint;
-        self.kept.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        self.forget();
     }
 
     /// The value of `csi.storage.k8s.io/serviceAccount.tokens`; `None` where the driver asks for none.
@@ -54,7 +66,7 @@ impl Tokens {
     }
 
     fn token(&self, pod: &Pod, audience: &str, life: Duration) -> Value {
-        let now = self.clock.now();
+        let now = self.clock.lock().unwrap_or_else(PoisonError::into_inner).now();
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         let key = (pod.uid.clone(), audience.to_owned());
         let token = match kept.remove(&key) {

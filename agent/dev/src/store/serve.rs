@@ -7,8 +7,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use super::faults::Effect;
 use super::reply;
 use super::route::{self, Ask};
-use super::state::{Inner, Recorded};
+use super::state::{Inner, Operation, Recorded};
 use crate::https::{Answer, Call, Service};
+use crate::issuer;
 
 /// Requests that are remembered; a test that makes more looks at the counters of its own.
 const RECORDED: usize = 100_000;
@@ -33,9 +34,18 @@ impl State {
             path: ask.path.to_owned(),
             namespace: call.header("x-vault-namespace").map(str::to_owned),
             status,
+            pod_token: pod_token(ask),
             peer: Arc::clone(&call.peer),
         });
     }
+}
+
+fn pod_token(ask: &Ask<'_>) -> Option<String> {
+    if ask.operation() != Operation::Login {
+        return None;
+    }
+    let body: serde_json::Value = serde_json::from_slice(ask.body).ok()?;
+    issuer::token_id(body["jwt"].as_str()?)
 }
 
 impl Service for State {

@@ -44,6 +44,8 @@ pub struct Recorded {
     pub namespace: Option<String>,
     /// The status that was answered; 0 where the connection was cut or left hanging.
     pub status: u16,
+    /// The `jti` of the pod's token, of a login that came with one.
+    pub pod_token: Option<String>,
     /// What TLS agreed on.
     pub peer: Arc<Peer>,
 }
