@@ -25,6 +25,26 @@ pub mod registration {
     }
 }
 
+/// How a provider of the Secrets Store CSI driver is asked for a volume's files.
+pub mod provider {
+    /// Version 1 alpha 1, the only one.
+    #[allow(missing_docs, unreachable_pub, unused_qualifications, clippy::all, clippy::unwrap_used)]
+    #[rustfmt::skip]
+    pub mod v1alpha1 {
+        include!("gen/v1alpha1.rs");
+    }
+}
+
+/// What an agent's worker leaves for the next one.
+pub mod deposit {
+    /// Version 1, the only one: whoever reads it is the binary that wrote it.
+    #[allow(missing_docs, unreachable_pub, unused_qualifications, clippy::all, clippy::unwrap_used)]
+    #[rustfmt::skip]
+    pub mod v1 {
+        include!("gen/sotto.deposit.v1.rs");
+    }
+}
+
 /// What the driver and the agents say to each other.
 pub mod handoff {
     /// Version 1.

@@ -2,9 +2,20 @@
 
 use std::path::Path;
 
-const PROTOS: &[&str] =
-    &["csi/v1/csi.proto", "handoff/v1/handoff.proto", "registration/v1/registration.proto"];
-const FILES: &[&str] = &["csi.v1.rs", "sotto.handoff.v1.rs", "pluginregistration.rs"];
+const PROTOS: &[&str] = &[
+    "csi/v1/csi.proto",
+    "deposit/v1/deposit.proto",
+    "handoff/v1/handoff.proto",
+    "provider/v1alpha1/provider.proto",
+    "registration/v1/registration.proto",
+];
+const FILES: &[&str] = &[
+    "csi.v1.rs",
+    "sotto.deposit.v1.rs",
+    "sotto.handoff.v1.rs",
+    "v1alpha1.rs",
+    "pluginregistration.rs",
+];
 /// Messages that carry tokens or secrets: `src/redacted.rs` writes their `Debug`.
 const SECRET: &[&str] = &[
     ".csi.v1.NodePublishVolumeRequest",
@@ -12,6 +23,13 @@ const SECRET: &[&str] = &[
     ".csi.v1.NodeExpandVolumeRequest",
     ".sotto.handoff.v1.Prepare",
     ".sotto.handoff.v1.Token",
+    ".sotto.handoff.v1.Returned",
+    ".sotto.deposit.v1.Volume",
+    ".sotto.deposit.v1.Object",
+    ".sotto.deposit.v1.Lease",
+    ".sotto.deposit.v1.Generation",
+    ".v1alpha1.MountRequest",
+    ".v1alpha1.File",
 ];
 
 fn generate(into: &Path) {

@@ -1,7 +1,8 @@
 //! Every call that this crate makes. A request can't be sent without naming its entry here, and a
 //! test compares the table with the ClusterRole in `deploy/base`, in both directions.
 //!
-//! There is no verb on secrets, none that creates tokens, and none that reads a status back.
+//! There is no verb on secrets, none that creates tokens, and none that reads a status back; of pods, one is
+//! read at a time.
 
 /// One verb on one resource.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -24,6 +25,8 @@ pub(crate) const APPLY_STATUS: Call = call(CLASSES, "secretproviderclasspodstatu
 pub(crate) const CREATE_EVENT: Call = call("", "events", "create");
 pub(crate) const PATCH_EVENT: Call = call("", "events", "patch");
 pub(crate) const REVIEW_TOKEN: Call = call("authentication.k8s.io", "tokenreviews", "create");
+/// For `spec.hostUsers` and nothing else.
+pub(crate) const GET_POD: Call = call("", "pods", "get");
 pub(crate) const GET_DRIVER: Call = call("storage.k8s.io", "csidrivers", "get");
 
 const ALL: &[Call] = &[
@@ -34,6 +37,7 @@ const ALL: &[Call] = &[
     CREATE_EVENT,
     PATCH_EVENT,
     REVIEW_TOKEN,
+    GET_POD,
     GET_DRIVER,
 ];
 

@@ -12,6 +12,7 @@
 //! | [`token_review`] | what the API server says about a pod's token |
 //! | [`events`] | events on pods, deduplicated and rate-limited |
 //! | [`pod_status`] | SecretProviderClassPodStatus objects, written and never read |
+//! | [`pods`] | whether a pod has a user namespace of its own |
 //! | [`driver_check`] | the CSIDriver object compared with the configuration |
 //! | [`calls`] | every verb, group and resource |
 //! | [`api_error`] | how a call can fail |
@@ -25,5 +26,6 @@ pub mod client;
 pub mod driver_check;
 pub mod events;
 pub mod pod_status;
+pub mod pods;
 mod text;
 pub mod token_review;

@@ -22,5 +22,7 @@ mod outage;
 mod permissions;
 #[path = "api/pod_status.rs"]
 mod pod_status;
+#[path = "api/pods.rs"]
+mod pods;
 #[path = "api/token_review.rs"]
 mod token_review;

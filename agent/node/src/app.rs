@@ -8,9 +8,12 @@ use anyhow::Context;
 use sotto_core::clock::{Clock, SystemClock};
 use sotto_core::identity::{Audience, NodeName};
 use sotto_runtime::drain::{self, Drain};
-use sotto_runtime::memory::LockedMemory;
+use sotto_runtime::memory::{LockedMemory, Protection};
+use sotto_runtime::metrics::{AgentMetrics, Sample};
+use sotto_store::ProviderSockets;
 use sotto_volume::audit::AuditLog;
 use sotto_volume::classes::ClassSource;
+use sotto_volume::cluster::{ClusterView, NoCluster, Reviews};
 use sotto_volume::driver::DriverCalls;
 use sotto_volume::reporter::{NoReports, PodReporter};
 use sotto_volume::token::TokenVerifier;
@@ -20,6 +23,8 @@ use crate::admin::Admin;
 use crate::cluster::Membership;
 use crate::config::{AuditOutput, ClassesFrom, Config, Driver};
 use crate::driver::DriverLink;
+use crate::metrics;
+use crate::provider_sockets::DriverSockets;
 use crate::readiness::Readiness;
 
 /// How long tasks may take to end.
@@ -47,30 +52,42 @@ pub fn run(config: Config, node: NodeName, admin: &str) -> anyhow::Result<()> {
 }
 
 async fn serve(config: Config, node: NodeName, admin: &str) -> anyhow::Result<()> {
-    let Config { stores, limits, refresh, tokens, classes, audit, driver } = config;
+    let Config { stores, limits, refresh, tokens, classes, audit, driver, metrics } = config;
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-    let audit = AuditLog::start(output(audit), Arc::clone(&clock))?;
+    let counted: Arc<AgentMetrics> = Arc::default();
+    let audit = AuditLog::start(output(audit), Arc::clone(&clock))?.counting(Arc::clone(&counted));
     let drain = Drain::new();
     let readiness = Readiness::new(drain.clone());
     let audiences = stores.audiences().into_iter().cloned().collect();
     let surroundings = surroundings(classes, &node, &driver, audiences, &drain).await?;
     let (links, calls) = DriverCalls::channel();
+    let memory = Arc::new(LockedMemory::new());
+    let sockets: Arc<dyn ProviderSockets> = Arc::new(DriverSockets(calls.clone()));
     let volumes = Volumes::new(Services {
         node,
         classes: surroundings.classes,
         reporter: surroundings.reporter,
-        stores: Arc::new(stores),
+        reviews: Reviews { cluster: surroundings.view, stores: tokens.review },
+        stores: Arc::new(stores.with_provider_sockets(&sockets)),
         verifier: TokenVerifier::new(tokens.keys, tokens.issuer, tokens.leeway, Arc::clone(&clock)),
-        memory: Arc::new(LockedMemory::new()),
+        memory: Arc::clone(&memory) as _,
         audit: audit.clone(),
+        metrics: Arc::clone(&counted),
         clock,
         limits,
         refresh,
-        driver: calls,
+        driver: calls.clone(),
         deadlines: Deadlines::default(),
         drain: drain.clone(),
     });
     answer_probes(admin, &readiness, &drain);
+    if let Some(address) = metrics {
+        let sampled = sampled(&volumes, limits.volumes, &audit, &memory);
+        let scrape = scrape(&counted, sampled, calls.clone());
+        metrics::serve(address, scrape, &drain)
+            .await
+            .with_context(|| format!("metrics can't be answered at {address} (metrics.address)"))?;
+    }
     let link = DriverLink::new(driver, volumes.clone(), links, readiness, drain.clone());
     drain.spawn(linked(link, surroundings.membership, drain.clone()));
     tracing::info!("started");
@@ -83,6 +100,66 @@ async fn serve(config: Config, node: NodeName, admin: &str) -> anyhow::Result<()
         tracing::warn!("the end of the audit log was not written in time");
     }
     Ok(())
+}
+
+/// What is read when somebody asks.
+fn sampled(
+    volumes: &Volumes,
+    limit: usize,
+    audit: &AuditLog,
+    memory: &LockedMemory,
+) -> Vec<Sample> {
+    let gauge = |name, help, read: Box<dyn Fn() -> f64 + Send + Sync>| Sample {
+        name,
+        help,
+        label: None,
+        read,
+    };
+    let (volumes, audit) = (volumes.clone(), audit.clone());
+    let mut samples = vec![
+        gauge(
+            "volumes",
+            "Volumes, in preparation or served",
+            Box::new(move || volumes.count() as f64),
+        ),
+        gauge("volumes_limit", "Most volumes of this node", Box::new(move || limit as f64)),
+        gauge(
+            "audit_records_lost",
+            "Audit records lost since the last line that told of some",
+            Box::new(move || audit.lost() as f64),
+        ),
+    ];
+    for (protection, name) in [
+        (Protection::MemfdSecret, "memfd_secret"),
+        (Protection::Locked, "locked"),
+        (Protection::Unlocked, "unlocked"),
+    ] {
+        let counts = memory.counts();
+        samples.push(Sample {
+            name: "secret_mappings",
+            help: "Mappings that hold secret values",
+            label: Some(("protection", name)),
+            read: Box::new(move || counts.alive(protection) as f64),
+        });
+    }
+    samples
+}
+
+fn scrape(counted: &AgentMetrics, sampled: Vec<Sample>, driver: DriverCalls) -> metrics::Scrape {
+    let registry = Arc::new(counted.registry(sampled));
+    Arc::new(move || {
+        let (registry, driver) = (Arc::clone(&registry), driver.clone());
+        Box::pin(async move {
+            let own = sotto_runtime::metrics::text(&registry);
+            match driver.metrics().await {
+                Ok(its) => sotto_runtime::metrics::joined(own, &its),
+                Err(error) => {
+                    tracing::debug!(%error, "a scrape is without the driver's part");
+                    own
+                }
+            }
+        })
+    })
 }
 
 fn answer_probes(admin: &str, readiness: &Readiness, drain: &Drain) {
@@ -106,6 +183,7 @@ fn output(audit: AuditOutput) -> Box<dyn Write + Send> {
 struct Surroundings {
     classes: Arc<dyn ClassSource>,
     reporter: Arc<dyn PodReporter>,
+    view: Arc<dyn ClusterView>,
     membership: Option<Membership>,
 }
 
@@ -120,7 +198,8 @@ async fn surroundings(
         ClassesFrom::Directory(directory) => {
             report(&directory).await;
             let (classes, reporter) = (Arc::new(directory), Arc::new(NoReports));
-            Ok(Surroundings { classes, reporter, membership: None })
+            let view = Arc::new(NoCluster);
+            Ok(Surroundings { classes, reporter, view, membership: None })
         }
         ClassesFrom::Cluster(source) => {
             let membership = Membership::join(&source, node, drain)
@@ -128,7 +207,8 @@ async fn surroundings(
                 .context("the API server can't be used, and classes.directory is not set")?;
             membership.check_driver(driver.name.clone(), audiences, drain);
             let (classes, reporter) = (membership.classes(), membership.reporter());
-            Ok(Surroundings { classes, reporter, membership: Some(membership) })
+            let view = membership.view();
+            Ok(Surroundings { classes, reporter, view, membership: Some(membership) })
         }
     }
 }

@@ -42,7 +42,7 @@ async fn check_sources(config: &Config) -> Result<Summary, Faults> {
             None
         }
     };
-    let stores = config.stores.settings().count();
+    let stores = config.stores.names().count();
     if faults.is_empty() { Ok(Summary { stores, keys, classes }) } else { Err(Faults(faults)) }
 }
 

@@ -8,6 +8,7 @@
 mod classes;
 mod driver_check;
 mod reporter;
+mod view;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,10 +20,12 @@ use sotto_kubernetes::events::{self, Events};
 use sotto_kubernetes::pod_status::{self, PodStatuses};
 use sotto_runtime::drain::Drain;
 use sotto_volume::classes::ClassSource;
+use sotto_volume::cluster::ClusterView;
 use sotto_volume::reporter::PodReporter;
 
 use classes::ClusterClasses;
 use reporter::ClusterReporter;
+use view::View;
 
 /// The component that events are from.
 const COMPONENT: &str = "sotto-node";
@@ -71,6 +74,12 @@ impl Membership {
     #[must_use]
     pub fn reporter(&self) -> Arc<dyn PodReporter> {
         Arc::new(ClusterReporter::new(self.events.clone(), self.statuses.clone()))
+    }
+
+    /// What is asked about pods.
+    #[must_use]
+    pub fn view(&self) -> Arc<dyn ClusterView> {
+        Arc::new(View::new(&self.cluster))
     }
 
     /// Compares the CSIDriver object with the stores' audiences, once, as soon as the API server answers;

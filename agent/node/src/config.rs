@@ -8,6 +8,7 @@ mod audit;
 mod classes;
 mod driver;
 mod limits;
+mod metrics;
 mod refresh;
 mod section;
 mod stores;
@@ -16,6 +17,7 @@ mod tokens;
 use std::fmt;
 use std::fs::File;
 use std::io::Read;
+use std::net::SocketAddr;
 use std::path::Path;
 
 use serde_json::Value;
@@ -44,6 +46,7 @@ const KEYS: &[&str] = &[
     "audit",
     "driver",
     "refresh",
+    "metrics",
 ];
 
 /// A configuration that can be used.
@@ -62,6 +65,8 @@ pub struct Config {
     pub audit: AuditOutput,
     /// Where the driver is.
     pub driver: Driver,
+    /// Where scrapes are answered, if anywhere.
+    pub metrics: Option<SocketAddr>,
 }
 
 /// One mistake.
@@ -130,6 +135,7 @@ impl Config {
         let classes = classes::read(&mut root, &mut faults);
         let audit = audit::read(&mut root, &mut faults);
         let driver = driver::read(&mut root, &mut faults);
+        let metrics = metrics::read(&mut root, &mut faults);
         match (stores, limits, refresh, tokens, classes, audit, driver) {
             (
                 Some(stores),
@@ -140,7 +146,11 @@ impl Config {
                 Some(audit),
                 Some(driver),
             ) if faults.is_empty() => {
-                Ok(Self { stores, limits, refresh, tokens, classes, audit, driver })
+                let faults = tokens.review_faults(&stores, &classes);
+                if !faults.is_empty() {
+                    return Err(Faults(faults));
+                }
+                Ok(Self { stores, limits, refresh, tokens, classes, audit, driver, metrics })
             }
             _incomplete => Err(Faults(faults)),
         }

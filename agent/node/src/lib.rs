@@ -10,6 +10,8 @@
 //! | [`driver`] | the link to the driver, made again for ever |
 //! | [`admin`] | the socket that probes ask |
 //! | [`readiness`] | whether this agent does its work |
+//! | [`metrics`] | scrapes over HTTP |
+//! | [`provider_sockets`] | providers' sockets, connected by the driver |
 //! | [`process`] | what the process gives up before it does anything |
 //! | [`app`] | the parts put together |
 #![forbid(unsafe_code)]
@@ -22,5 +24,7 @@ pub mod classes;
 pub mod cluster;
 pub mod config;
 pub mod driver;
+pub mod metrics;
 pub mod process;
+pub mod provider_sockets;
 pub mod readiness;

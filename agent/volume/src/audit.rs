@@ -16,6 +16,7 @@ use sotto_core::clock::Clock;
 use sotto_core::identity::{StoreName, VolumeId, WorkloadIdentity};
 use sotto_core::snapshot::Generation;
 use sotto_fuse::AuditSink;
+use sotto_runtime::metrics::{self, AgentMetrics};
 use tokio::sync::oneshot;
 
 use writer::Writer;
@@ -43,6 +44,7 @@ pub struct AuditLog {
     queue: SyncSender<Message>,
     lost: Arc<AtomicU64>,
     clock: Arc<dyn Clock>,
+    metrics: Option<Arc<AgentMetrics>>,
 }
 
 impl AuditLog {
@@ -61,7 +63,13 @@ impl AuditLog {
             .name("audit".to_owned())
             .spawn(move || writer.run(&messages))
             .map_err(AuditError::Thread)?;
-        Ok(Self { queue, lost, clock })
+        Ok(Self { queue, lost, clock, metrics: None })
+    }
+
+    /// Counts opens there, too; those of records that are lost as well.
+    #[must_use]
+    pub fn counting(self, metrics: Arc<AgentMetrics>) -> Self {
+        Self { metrics: Some(metrics), ..self }
     }
 
     /// Queues a record; never waits.
@@ -141,6 +149,13 @@ impl VolumeAudit {
 
 impl AuditSink for VolumeAudit {
     fn opened(&self, object: &str, generation: Generation, opener: Opener, decision: Decision) {
+        if let Some(metrics) = &self.log.metrics {
+            let decision = match decision {
+                Decision::Allowed => "allowed",
+                Decision::Denied => "denied",
+            };
+            metrics.opens.get_or_create(&metrics::Decision { decision }).inc();
+        }
         self.log.record(AuditRecord {
             object: Some(object.to_owned()),
             generation: Some(generation),

@@ -3,14 +3,19 @@
 //! Invariant: every call ends by its deadline; while the driver is away calls fail at once, and the caller
 //! tries again later. Volumes are served on meanwhile.
 
+use std::os::fd::OwnedFd;
 use std::time::Duration;
 
-use sotto_handoff::link::{CallError, Link};
-use sotto_handoff::message::{Retire, Rotate, Touch, frame::Body};
+use sotto_core::identity::StoreName;
+use sotto_handoff::link::{Answer, CallError, Link};
+use sotto_handoff::message::{ConnectProvider, Metrics, Retire, Rotate, Touch, frame::Body};
 use tokio::sync::watch;
 
 /// Longer than the driver's own deadline for its helper, 2 s, and a turn among other volumes'.
 const CALL_DEADLINE: Duration = Duration::from_secs(20);
+
+/// A scrape must not take longer than whoever asks waits.
+const SCRAPE_DEADLINE: Duration = Duration::from_secs(2);
 
 /// Why the driver did not do it.
 #[derive(Debug, thiserror::Error)]
@@ -71,9 +76,38 @@ impl DriverCalls {
         }
     }
 
-    async fn call(&self, body: Body) -> Result<Body, DriverCallError> {
+    /// Has a secrets-store provider's socket connected.
+    ///
+    /// # Errors
+    /// The driver is away, refused, or was too slow.
+    pub async fn connect_provider(&self, provider: &StoreName) -> Result<OwnedFd, DriverCallError> {
+        let request = ConnectProvider { provider: provider.to_string() };
+        let answer = self.ask(Body::ConnectProvider(request)).await?;
+        match (answer.body, answer.fd) {
+            (Body::ProviderConnected(_), Some(fd)) => Ok(fd),
+            _ => Err(DriverCallError::Unexpected),
+        }
+    }
+
+    /// The driver's own metrics, as text.
+    ///
+    /// # Errors
+    /// The driver is away, refused, or was too slow.
+    pub async fn metrics(&self) -> Result<String, DriverCallError> {
         let link = self.0.borrow().clone().ok_or(DriverCallError::Away)?;
-        Ok(link.call(body, None, CALL_DEADLINE).await?.body)
+        match link.call(Body::Metrics(Metrics {}), None, SCRAPE_DEADLINE).await?.body {
+            Body::MetricsText(metrics) => Ok(metrics.text),
+            _ => Err(DriverCallError::Unexpected),
+        }
+    }
+
+    async fn call(&self, body: Body) -> Result<Body, DriverCallError> {
+        Ok(self.ask(body).await?.body)
+    }
+
+    async fn ask(&self, body: Body) -> Result<Answer, DriverCallError> {
+        let link = self.0.borrow().clone().ok_or(DriverCallError::Away)?;
+        Ok(link.call(body, None, CALL_DEADLINE).await?)
     }
 }
 

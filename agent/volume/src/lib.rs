@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`token`] | the pod's tokens and who may be believed by them |
 //! | [`classes`] | where SecretProviderClasses come from |
+//! | [`cluster`] | what only the API server knows about a pod |
 //! | [`reporter`] | who is told about a pod's volume |
 //! | [`volumes`] | every volume of the agent, each with one owner task |
 //! | [`audit`] | the audit log, written without ever blocking a reader |
@@ -11,6 +12,7 @@
 
 pub mod audit;
 pub mod classes;
+pub mod cluster;
 pub mod driver;
 pub mod reporter;
 pub mod token;

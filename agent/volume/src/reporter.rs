@@ -31,6 +31,17 @@ pub const SECRETS_CLOSED: &str = "SecretsClosed";
 /// The values are those of the store again.
 pub const SECRETS_FRESH: &str = "SecretsFresh";
 
+/// Something else than our mount is on a volume's target.
+pub const FOREIGN_MOUNT: &str = "ForeignMount";
+/// Both who held a volume's connection were lost: containers that had it must be restarted.
+pub const MOUNTED_ANEW: &str = "MountedAnew";
+
+/// The reason of one of the driver's notices, if it is known.
+#[must_use]
+pub fn from_driver(reason: &str) -> Option<&'static str> {
+    [FOREIGN_MOUNT, MOUNTED_ANEW].into_iter().find(|known| *known == reason)
+}
+
 /// Is told about pods and their volumes; must not block.
 pub trait PodReporter: Send + Sync {
     /// Something that the pod's author should know. `reason` is a word in CamelCase that machines match;

@@ -5,7 +5,9 @@
 //! deadline. This module finds the owner; `owner` is the life of one volume.
 
 mod error;
+mod handler;
 mod held;
+mod leasing;
 mod owner;
 mod prepare;
 mod refusal;
@@ -25,14 +27,14 @@ use sotto_core::clock::Clock;
 use sotto_core::identity::{NodeName, StoreName, VolumeId};
 use sotto_core::limits::Limits;
 use sotto_core::rotation::RefreshPolicy;
-use sotto_core::snapshot::{Generation, ObjectVersion, SecretMemorySource};
+use sotto_core::snapshot::{ObjectVersion, SecretMemorySource};
 use sotto_fuse::Negotiated;
-use sotto_handoff::link::{Answer, Handler};
+use sotto_handoff::link::Answer;
 use sotto_handoff::message::frame::Body;
-use sotto_handoff::message::{self, Acknowledged, Code, Prepare, Prepared, Release, Released};
-use sotto_handoff::message::{Serve, Serving, Token};
-use sotto_handoff::refusal::Refusal;
+use sotto_handoff::message::{self, Prepare, Prepared, Release};
+use sotto_handoff::message::{Return, Returned, Serve, Token};
 use sotto_runtime::drain::Drain;
+use sotto_runtime::metrics::AgentMetrics;
 use sotto_store::Stores;
 use tokio::sync::{Semaphore, oneshot};
 use tokio::time::Instant;
@@ -40,11 +42,13 @@ use zeroize::Zeroizing;
 
 use crate::audit::AuditLog;
 use crate::classes::ClassSource;
+use crate::cluster::Reviews;
 use crate::driver::DriverCalls;
 use crate::reporter::PodReporter;
 use crate::token::TokenVerifier;
-use owner::Command;
+use owner::{Command, Versions};
 use registry::Registry;
+use request::{Shown, VolumeSpec};
 
 pub use error::{ObjectFault, VolumeError};
 pub use request::RequestError;
@@ -91,6 +95,8 @@ pub struct Services {
     pub classes: Arc<dyn ClassSource>,
     /// Is told about pods and their volumes.
     pub reporter: Arc<dyn PodReporter>,
+    /// What only the API server knows.
+    pub reviews: Reviews,
     /// The administrator's stores.
     pub stores: Arc<Stores>,
     /// Believes tokens.
@@ -99,6 +105,8 @@ pub struct Services {
     pub memory: Arc<dyn SecretMemorySource>,
     /// The audit log.
     pub audit: AuditLog,
+    /// What is counted.
+    pub metrics: Arc<AgentMetrics>,
     /// Wall time.
     pub clock: Arc<dyn Clock>,
     /// How large, and how many.
@@ -129,7 +137,7 @@ impl Volumes {
     #[must_use]
     pub fn new(services: Services) -> Self {
         let turns = |name: &StoreName| (name.clone(), Arc::new(Semaphore::new(FETCHES_AT_ONCE)));
-        let fetches = services.stores.settings().map(|settings| turns(&settings.name)).collect();
+        let fetches = services.stores.names().map(turns).collect();
         Self(Arc::new(Shared { services, registry: Registry::default(), fetches }))
     }
 
@@ -145,17 +153,30 @@ impl Volumes {
             .map_err(VolumeError::Request)?;
         let end = Instant::now() + request.deadline;
         let (spec, tokens) = (Arc::new(request.spec), Arc::new(request.tokens));
+        let own_users = services.reviews.cluster.has_own_users(&spec.identity);
+        let versions = self.prepare_volume(&spec, &tokens, end, (request.shown, request.deadline));
+        let (own_users, versions) = tokio::join!(own_users, versions);
+        Ok(Prepared { own_users, ..prepared(&versions?) })
+    }
+
+    async fn prepare_volume(
+        &self,
+        spec: &Arc<VolumeSpec>,
+        tokens: &Arc<Zeroizing<Vec<u8>>>,
+        end: Instant,
+        (shown, deadline): (Shown, Duration),
+    ) -> Result<Versions, Arc<VolumeError>> {
         for _ in 0..TRIES {
             let (reply, answer) = oneshot::channel();
             let left = end.saturating_duration_since(Instant::now());
-            owner::prepare(&self.0, &spec, &tokens, left, request.shown, reply)?;
+            owner::prepare(&self.0, spec, tokens, left, shown, reply)?;
             match tokio::time::timeout_at(end, answer).await {
-                Ok(Ok(versions)) => return Ok(prepared(&versions?)),
+                Ok(Ok(versions)) => return versions,
                 // Its owner ended before it read the request: there will be another one.
                 Ok(Err(_)) => {}
                 Err(_) => {
                     let what = "the secrets were not fetched";
-                    return Err(VolumeError::Deadline { what, deadline: request.deadline }.into());
+                    return Err(VolumeError::Deadline { what, deadline }.into());
                 }
             }
         }
@@ -191,6 +212,20 @@ impl Volumes {
             .ok_or_else(|| VolumeError::Unknown(volume).into())
     }
 
+    /// Gives a restarted driver what it lost of a volume that is served here.
+    async fn give_back(&self, message: &Return) -> Result<Answer, Arc<VolumeError>> {
+        let volume = request::volume(&message.volume_id).map_err(VolumeError::Request)?;
+        let deadline = self.0.services.deadlines.request;
+        let what = "the volume was not given back";
+        let given = self.ask(&volume, what, deadline, |reply| Command::Return { reply }).await?;
+        let mut given = given.ok_or(VolumeError::Unknown(volume))?;
+        let Prepared { generation, layout, object_count, .. } = prepared(&given.shown);
+        let service_account_tokens = std::mem::take(&mut *given.tokens);
+        let body =
+            Body::Returned(Returned { generation, layout, object_count, service_account_tokens });
+        Ok(Answer { body, fd: Some(given.connection) })
+    }
+
     /// A volume that isn't known is released already.
     async fn release(&self, message: &Release) -> Result<(), Arc<VolumeError>> {
         let volume = request::volume(&message.volume_id).map_err(VolumeError::Request)?;
@@ -203,13 +238,13 @@ impl Volumes {
     }
 
     /// Asks the volume's owner; `None` if there is none, or if it ended before it answered.
-    async fn ask(
+    async fn ask<T>(
         &self,
         volume: &VolumeId,
         what: &'static str,
         deadline: Duration,
-        command: impl FnOnce(oneshot::Sender<Result<(), Arc<VolumeError>>>) -> Command,
-    ) -> Result<Option<()>, Arc<VolumeError>> {
+        command: impl FnOnce(oneshot::Sender<Result<T, Arc<VolumeError>>>) -> Command,
+    ) -> Result<Option<T>, Arc<VolumeError>> {
         let Some(mailbox) = self.0.registry.mailbox(volume) else { return Ok(None) };
         let (reply, answer) = oneshot::channel();
         match mailbox.try_send(command(reply)) {
@@ -227,31 +262,7 @@ impl Volumes {
     }
 }
 
-impl Handler for Volumes {
-    async fn handle(&self, body: Body, fd: Option<OwnedFd>) -> Result<Answer, Refusal> {
-        let answered = match body {
-            Body::Prepare(message) => self.prepare(message).await.map(Body::Prepared),
-            Body::Serve(message) => {
-                self.serve(message, fd).await.map(|()| Body::Serving(Serving {}))
-            }
-            Body::Token(message) => {
-                self.token(message).await.map(|()| Body::Acknowledged(Acknowledged {}))
-            }
-            Body::Release(message) => {
-                self.release(&message).await.map(|()| Body::Released(Released {}))
-            }
-            _ => {
-                return Err(Refusal::new(
-                    Code::Unimplemented,
-                    "the agent doesn't take this request",
-                ));
-            }
-        };
-        answered.map(Answer::from).map_err(|error| refusal::of(&error))
-    }
-}
-
-fn prepared((generation, versions): &(Generation, Vec<ObjectVersion>)) -> Prepared {
+fn prepared((generation, versions): &Versions) -> Prepared {
     let object = |one: &ObjectVersion| message::ObjectVersion {
         id: one.id.clone(),
         version: one.version.clone(),
@@ -263,6 +274,7 @@ fn prepared((generation, versions): &(Generation, Vec<ObjectVersion>)) -> Prepar
         object_count: u32::try_from(versions.len()).unwrap_or(u32::MAX),
         generation: generation.get(),
         layout: turning::layout(versions.iter().map(|one| one.id.as_str())),
+        own_users: false,
     }
 }
 

@@ -9,7 +9,7 @@ pub struct Frame {
     pub answer: bool,
     #[prost(
         oneof = "frame::Body",
-        tags = "2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 16, 17, 18"
+        tags = "2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25"
     )]
     pub body: ::core::option::Option<frame::Body>,
 }
@@ -49,6 +49,20 @@ pub mod frame {
         Retired(super::Retired),
         #[prost(message, tag = "18")]
         Touch(super::Touch),
+        #[prost(message, tag = "19")]
+        Return(super::Return),
+        #[prost(message, tag = "20")]
+        Returned(super::Returned),
+        #[prost(message, tag = "21")]
+        ConnectProvider(super::ConnectProvider),
+        #[prost(message, tag = "22")]
+        ProviderConnected(super::ProviderConnected),
+        #[prost(message, tag = "23")]
+        Notice(super::Notice),
+        #[prost(message, tag = "24")]
+        Metrics(super::Metrics),
+        #[prost(message, tag = "25")]
+        MetricsText(super::MetricsText),
     }
 }
 /// First frame of an agent.
@@ -131,6 +145,9 @@ pub struct Prepare {
     /// Fingerprint of the names that the mount shows; 0 for a new volume.
     #[prost(uint64, tag = "11")]
     pub layout: u64,
+    /// What the volume's nodePublishSecretRef holds, for a provider: a JSON map of strings. Empty without one.
+    #[prost(bytes = "vec", tag = "12")]
+    pub publish_secrets: ::prost::alloc::vec::Vec<u8>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ObjectVersion {
@@ -152,6 +169,9 @@ pub struct Prepared {
     pub generation: u64,
     #[prost(uint64, tag = "4")]
     pub layout: u64,
+    /// The pod has a user namespace of its own: its mount must take mapped ids.
+    #[prost(bool, tag = "5")]
+    pub own_users: bool,
 }
 /// What the driver and the kernel agreed upon at FUSE_INIT: a server that attaches later repeats it.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
@@ -189,6 +209,9 @@ pub struct Token {
     pub volume_id: ::prost::alloc::string::String,
     #[prost(bytes = "vec", tag = "2")]
     pub service_account_tokens: ::prost::alloc::vec::Vec<u8>,
+    /// As in Prepare.
+    #[prost(bytes = "vec", tag = "3")]
+    pub publish_secrets: ::prost::alloc::vec::Vec<u8>,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Acknowledged {}
@@ -246,6 +269,60 @@ pub struct Touch {
     pub generation: u64,
     #[prost(string, repeated, tag = "3")]
     pub paths: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+}
+/// From a driver that was restarted: give back what it lost of a volume that you serve. Refused with NOT_FOUND
+/// by an agent that doesn't serve it, with UNIMPLEMENTED by one that knows no such request.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Return {
+    #[prost(string, tag = "1")]
+    pub volume_id: ::prost::alloc::string::String,
+}
+/// The connection's fd comes with this frame.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[prost(skip_debug)]
+pub struct Returned {
+    /// What the mount shows, as in Prepared.
+    #[prost(uint64, tag = "1")]
+    pub generation: u64,
+    #[prost(uint64, tag = "2")]
+    pub layout: u64,
+    #[prost(uint32, tag = "3")]
+    pub object_count: u32,
+    /// The pod's token that the agent uses, in the form that kubelet sends: for the next agent, until kubelet
+    /// sends a fresh one. Empty where the agent has none.
+    #[prost(bytes = "vec", tag = "4")]
+    pub service_account_tokens: ::prost::alloc::vec::Vec<u8>,
+}
+/// From the agent: connect to a secrets-store provider of this node, whose socket belongs to root.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ConnectProvider {
+    /// Its name, one word; the driver knows the directories.
+    #[prost(string, tag = "1")]
+    pub provider: ::prost::alloc::string::String,
+}
+/// The connected socket's fd comes with this frame.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ProviderConnected {}
+/// From the driver: something that the author of a pod should know and that no request of kubelet's fails for.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Notice {
+    #[prost(message, optional, tag = "1")]
+    pub pod: ::core::option::Option<Pod>,
+    /// A word in CamelCase.
+    #[prost(string, tag = "2")]
+    pub reason: ::prost::alloc::string::String,
+    /// What is wrong and what to do, never a value or a token.
+    #[prost(string, tag = "3")]
+    pub message: ::prost::alloc::string::String,
+}
+/// From the agent, which answers scrapes for both.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Metrics {}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct MetricsText {
+    /// In the text format of OpenMetrics.
+    #[prost(string, tag = "1")]
+    pub text: ::prost::alloc::string::String,
 }
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
 #[repr(i32)]

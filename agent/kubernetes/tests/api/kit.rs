@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use sotto_core::identity::{ClassName, Namespace, NodeName, PodName, PodUid};
+use sotto_core::identity::{
+    ClassName, Namespace, NodeName, PodName, PodUid, ServiceAccountName, WorkloadIdentity,
+};
 use sotto_dev::apiserver::FakeApiServer;
 use sotto_kubernetes::classes::{Classes, Settings};
 use sotto_kubernetes::client::{Cluster, ConnectError, Source};
@@ -92,6 +94,13 @@ pub(crate) async fn until(what: &str, condition: impl Fn() -> bool) {
 
 pub(crate) fn node() -> NodeName {
     NodeName::parse("node-1").unwrap()
+}
+
+/// The pod that [`event`] is about.
+pub(crate) fn web() -> WorkloadIdentity {
+    let PodReference { namespace, name, uid } = event("").pod;
+    let service_account = ServiceAccountName::parse("web").unwrap();
+    WorkloadIdentity { namespace, pod_name: name, pod_uid: uid, service_account, node: node() }
 }
 
 pub(crate) fn event(message: &str) -> PodEvent {

@@ -8,14 +8,18 @@ use serde_json::{Value, json};
 use sotto_core::identity::{Audience, ClassName, PodName};
 use sotto_core::secret::SecretString;
 use sotto_dev::apiserver::FakeApiServer;
+use sotto_kubernetes::api_error::ApiError;
 use sotto_kubernetes::calls::calls;
 use sotto_kubernetes::client::Cluster;
 use sotto_kubernetes::events::{Events, Reporter, Settings};
 use sotto_kubernetes::pod_status::{self, PodStatus, PodStatuses, StatusKey};
+use sotto_kubernetes::pods::Pods;
 use sotto_kubernetes::token_review::TokenReviewer;
 use sotto_kubernetes::{driver_check, token_review};
 
-use crate::kit::{CLASSES, LONG, Task, class, cluster, event, node, quick, shop, until, watched};
+use crate::kit::{
+    CLASSES, LONG, Task, class, cluster, event, node, quick, shop, until, watched, web,
+};
 use crate::manifests::{built, of_folder};
 
 /// Group, resource, verb.
@@ -128,7 +132,8 @@ fn a_rule_too_many_and_a_rule_too_few_are_detected() {
 #[test]
 fn nothing_is_asked_of_secrets_and_no_token_is_made() {
     for call in calls() {
-        assert!(!["secrets", "serviceaccounts/token", "pods"].contains(&call.resource), "{call}");
+        assert!(!["secrets", "serviceaccounts/token"].contains(&call.resource), "{call}");
+        assert!(call.resource != "pods" || call.verb == "get", "{call}");
         assert!(!call.verb.contains('*') && !call.resource.contains('*'), "{call}");
     }
 }
@@ -149,6 +154,8 @@ async fn the_table_is_what_is_really_asked_and_the_cluster_role_is_enough_for_it
         .review(&SecretString::new("t".to_owned()), &Audience::parse("bao").unwrap())
         .await;
     assert!(matches!(review, Err(token_review::ReviewError::Unauthenticated { .. })));
+    let pod = Pods::new(&cluster, LONG).has_own_users(&web()).await;
+    assert!(matches!(pod, Err(ApiError::NotFound { .. })), "allowed, and not there: {pod:?}");
     write_an_event_twice(&server, &cluster).await;
     write_a_status(&cluster).await;
 

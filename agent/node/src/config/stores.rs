@@ -4,7 +4,9 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use sotto_core::identity::StoreName;
 use sotto_store::Stores;
-use sotto_store::config::{Fault as StoreFault, StoreConfig};
+use sotto_store::config::{
+    Fault as StoreFault, PROVIDER_KIND, ProviderConfig, StoreConfig, StoreEntry,
+};
 
 use super::Fault;
 use super::section::{self, Section};
@@ -12,6 +14,8 @@ use super::section::{self, Section};
 /// Keys of a store without a default.
 const REQUIRED: &[&str] =
     &["name", "kind", "address", "ca", "auth", "auth.method", "auth.audience", "allow"];
+/// The same for a store of kind provider.
+const REQUIRED_OF_PROVIDER: &[&str] = &["name", "audience", "allow"];
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -36,7 +40,7 @@ pub(super) fn read(root: &mut Section, faults: &mut Vec<Fault>) -> Option<Stores
     for (index, entry) in entries.into_iter().enumerate() {
         names.push(entry.get("name").and_then(Value::as_str).unwrap_or_default().to_owned());
         let at = format!("stores[{index}]");
-        configs.push(section::read::<StoreConfig>(entry, &at, REQUIRED, faults));
+        configs.push(read_entry(entry, &at, faults));
     }
     let default = defaults.and_then(|defaults| defaults.store);
     if faults.len() == before {
@@ -47,7 +51,7 @@ pub(super) fn read(root: &mut Section, faults: &mut Vec<Fault>) -> Option<Stores
     }
     // One that can't be read must not hide what is wrong with the others.
     for (index, config) in configs.iter().enumerate() {
-        let found = config.as_ref().map(StoreConfig::validate).unwrap_or_default();
+        let found = config.as_ref().map(StoreEntry::validate).unwrap_or_default();
         let within = |fault: StoreFault| fault.within(&format!("stores[{index}]"));
         faults.extend(translate(found.into_iter().map(within).collect()));
     }
@@ -55,6 +59,14 @@ pub(super) fn read(root: &mut Section, faults: &mut Vec<Fault>) -> Option<Stores
         faults.push(Fault::new("defaults.store", format!("no store is named {name}")));
     }
     None
+}
+
+fn read_entry(entry: Value, at: &str, faults: &mut Vec<Fault>) -> Option<StoreEntry> {
+    if entry.get("kind").and_then(Value::as_str) == Some(PROVIDER_KIND) {
+        section::read::<ProviderConfig>(entry, at, REQUIRED_OF_PROVIDER, faults).map(Into::into)
+    } else {
+        section::read::<StoreConfig>(entry, at, REQUIRED, faults).map(Into::into)
+    }
 }
 
 fn translate(found: Vec<StoreFault>) -> impl Iterator<Item = Fault> {

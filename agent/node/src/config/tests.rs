@@ -53,6 +53,23 @@ fn faults(text: &str) -> Vec<String> {
     }
 }
 
+#[test]
+fn reviews_are_wanted_by_stores_that_exist_and_need_an_api_server() {
+    let review = |list: &str| format!("leeway: 5s\n  review: {list}");
+    let without_directory = GOOD
+        .replace("classes: { directory: DIR/classes }", "kubernetes: { kubeconfig: DIR/ca.pem }");
+    let of_cluster = |list: &str| without_directory.replacen("leeway: 5s", &review(list), 1);
+    let config = parse(&files(), &of_cluster("[main]")).ok().unwrap();
+    assert_eq!(config.tokens.review.len(), 1);
+    let unknown = faults(&of_cluster("[main, other]"));
+    assert_eq!(unknown.len(), 1);
+    assert!(unknown[0].starts_with("tokens.review: no store is named other"), "{unknown:?}");
+    let malformed = faults(&of_cluster("[\"a b\"]"));
+    assert!(malformed[0].starts_with("tokens.review[0]: "), "{malformed:?}");
+    let alone = faults_with("leeway: 5s", &review("[main]"));
+    assert!(alone[0].contains("reviews need an API server"), "{alone:?}");
+}
+
 /// The faults of the good configuration after one replacement.
 fn faults_with(old: &str, new: &str) -> Vec<String> {
     assert!(GOOD.contains(old), "{old}");
@@ -70,7 +87,7 @@ fn one_fault(old: &str, new: &str, path: &str, words: &str) {
 fn a_good_file_is_read_with_its_defaults() {
     let directory = files();
     let config = parse(&directory, GOOD).ok().unwrap();
-    assert_eq!(config.stores.settings().count(), 1);
+    assert_eq!(config.stores.names().count(), 1);
     assert_eq!((config.limits.object_bytes, config.limits.volumes), (1024, 7));
     assert_eq!(config.limits.objects, Limits::default().objects);
     assert_eq!(config.tokens.leeway, std::time::Duration::from_secs(5));
@@ -162,6 +179,33 @@ fn one_store_that_cannot_be_read_hides_no_fault_of_another() {
     assert_eq!(found.len(), 2, "{found:#?}");
     assert!(found[0].starts_with("stores[0].kind: missing"));
     assert!(found[1].starts_with("stores[1].address"), "{found:#?}");
+}
+
+#[test]
+fn a_provider_has_keys_of_its_own() {
+    let with = |entry: &str| GOOD.replace("defaults:", &format!("  - {entry}\ndefaults:"));
+    let good = with("{ name: aws, kind: provider, audience: sts, allow: { namespaces: [x] } }");
+    let config = parse(&files(), &good).unwrap_or_else(|faults| panic!("{faults:#?}"));
+    let names: Vec<_> = config.stores.names().map(ToString::to_string).collect();
+    assert_eq!(names, ["main", "aws"]);
+    assert_eq!(config.stores.audiences().len(), 2);
+    let found = faults(&with("{ kind: provider, adress: x }"));
+    for wanted in [
+        "stores[1].name: missing",
+        "stores[1].audience: missing",
+        "stores[1].allow: missing",
+        "stores[1].adress: unknown field",
+    ] {
+        assert!(found.iter().any(|fault| fault.starts_with(wanted)), "{wanted}: {found:#?}");
+    }
+    assert_eq!(found.len(), 4, "{found:#?}");
+    let found = faults(&with(
+        "{ name: a.b, kind: provider, audience: sts, ca: DIR/ca.pem, auth: {}, allow: { namespaces: [x] } }",
+    ));
+    for (fault, wanted) in found.iter().zip(["stores[1].name", "stores[1].ca", "stores[1].auth"]) {
+        assert!(fault.starts_with(wanted), "{wanted}: {found:#?}");
+    }
+    assert_eq!(found.len(), 3, "{found:#?}");
 }
 
 #[test]

@@ -1,14 +1,17 @@
 //! `tokens`: whose tokens are believed, and by which keys.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use http::Uri;
 use serde::Deserialize;
+use sotto_core::identity::StoreName;
+use sotto_store::Stores;
 use sotto_volume::token::{FileKeys, HttpsKeys, Keys, UrlKeys};
 
 use super::section::{self, Section};
-use super::{Fault, Mode};
+use super::{ClassesFrom, Fault, Mode};
 
 /// How far clocks may differ by default.
 const DEFAULT_LEEWAY: Duration = Duration::from_secs(10);
@@ -23,6 +26,8 @@ pub struct Tokens {
     pub keys: Keys,
     /// How far clocks may differ.
     pub leeway: Duration,
+    /// Stores whose pods' tokens the API server is asked about too.
+    pub review: BTreeSet<StoreName>,
 }
 
 #[derive(Deserialize)]
@@ -31,6 +36,8 @@ struct Raw {
     issuer: String,
     jwks: RawKeys,
     leeway: Option<String>,
+    #[serde(default)]
+    review: Vec<String>,
 }
 
 #[derive(Deserialize)]
@@ -51,8 +58,39 @@ pub(super) fn read(root: &mut Section, mode: Mode, faults: &mut Vec<Fault>) -> O
         faults.push(Fault::new("tokens.issuer", message));
     }
     let leeway = leeway(raw.leeway.as_deref(), faults);
+    let review = review(raw.review, faults);
     let keys = keys(raw.jwks, faults);
-    Some(Tokens { issuer: raw.issuer, keys: keys?, leeway })
+    Some(Tokens { issuer: raw.issuer, keys: keys?, leeway, review })
+}
+
+fn review(names: Vec<String>, faults: &mut Vec<Fault>) -> BTreeSet<StoreName> {
+    let mut review = BTreeSet::new();
+    for (index, name) in names.into_iter().enumerate() {
+        match StoreName::parse(name) {
+            Ok(name) => drop(review.insert(name)),
+            Err(error) => faults.push(Fault::new(format!("tokens.review[{index}]"), error)),
+        }
+    }
+    review
+}
+
+impl Tokens {
+    /// What of `review` doesn't fit the rest of the configuration.
+    pub(super) fn review_faults(&self, stores: &Stores, classes: &ClassesFrom) -> Vec<Fault> {
+        let unknown = self.review.iter().filter(|name| stores.get(name).is_none());
+        let mut faults: Vec<_> = unknown
+            .map(|name| {
+                let message =
+                    format!("no store is named {name}: use the name of one of the stores");
+                Fault::new("tokens.review", message)
+            })
+            .collect();
+        if matches!(classes, ClassesFrom::Directory(_)) && !self.review.is_empty() {
+            let message = "reviews need an API server: remove it, or take classes from the cluster";
+            faults.push(Fault::new("tokens.review", message));
+        }
+        faults
+    }
 }
 
 fn issuer_fault(issuer: &str, mode: Mode) -> Option<&'static str> {

@@ -88,7 +88,9 @@ pub enum VerifyError {
         wanted: String,
     },
     /// For somebody else.
-    #[error("the pod's token is not for audience {wanted}")]
+    #[error(
+        "the pod's token is not for audience {wanted}: compare the store's audience with the CSIDriver's tokenRequests"
+    )]
     Audience {
         /// The store's.
         wanted: Audience,

@@ -9,6 +9,7 @@ use sotto_store::{ObjectError, StoreError};
 
 use super::request::RequestError;
 use crate::classes::ClassError;
+use crate::cluster::ReviewFault;
 use crate::token::{TokenMapError, VerifyError};
 
 /// Most objects or parameters that one message names.
@@ -37,6 +38,9 @@ pub enum VolumeError {
     /// The pod's token is not believed.
     #[error(transparent)]
     Verify(#[from] VerifyError),
+    /// The API server's review of the token.
+    #[error(transparent)]
+    Review(#[from] ReviewFault),
     /// The login.
     #[error(transparent)]
     Login(StoreError),

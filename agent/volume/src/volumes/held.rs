@@ -37,11 +37,12 @@ impl Held {
         plan: VolumePlan,
         session: StoreSession,
         snapshot: Snapshot,
-        leases: &[Lease],
+        leases: Vec<Lease>,
         policy: RefreshPolicy,
         clock: &dyn Clock,
     ) -> Self {
-        let turning = Turning::new(policy, &plan, leases, snapshot.generation());
+        let token = session.token_life();
+        let turning = Turning::new(policy, &plan, leases, snapshot.generation(), token);
         let tree = Arc::new(Tree::new(Arc::new(snapshot)));
         let (plan, session) = (Arc::new(plan), Arc::new(session));
         let held = Self {

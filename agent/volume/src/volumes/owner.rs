@@ -11,7 +11,9 @@
 //! the end of the process: then readers keep what they have until a successor serves them.
 
 mod ending;
+mod prolonging;
 mod refresh;
+mod returning;
 mod serving;
 
 use std::collections::BTreeSet;
@@ -34,6 +36,7 @@ use zeroize::Zeroizing;
 use super::Shared;
 use super::error::VolumeError;
 use super::held::Held;
+use super::leasing::Prolonged;
 use super::prepare::{Outcome, Preparation};
 use super::registry::{Found, Registered};
 use super::request::{Shown, VolumeSpec};
@@ -41,6 +44,8 @@ use crate::audit::VolumeAudit;
 use crate::token::VerifiedToken;
 use ending::Ending;
 use refresh::{Retired, Turned};
+pub(super) use returning::Given;
+use returning::PodToken;
 
 /// Futures of one volume that may be under way before its mailbox has to wait.
 const MOST_WORK: usize = 16;
@@ -55,6 +60,7 @@ pub(super) enum Command {
     Prepare { reply: Reply<Versions> },
     Serve { fuse: OwnedFd, init: Negotiated, resend: bool, reply: Reply<()> },
     Token { tokens: Zeroizing<Vec<u8>>, reply: Reply<()> },
+    Return { reply: Reply<Given> },
     Release { reply: Reply<()> },
 }
 
@@ -65,6 +71,7 @@ enum Done {
     ServerEnded(End),
     Token(Result<VerifiedToken, VolumeError>, Reply<()>),
     Fetched(BTreeSet<usize>, Option<Box<Fetch>>),
+    Prolonged(Box<Prolonged>),
     Turned(Box<Turned>),
     Retired(Retired),
     Nothing,
@@ -102,6 +109,7 @@ struct Owner {
     work: FuturesUnordered<BoxFuture<'static, Done>>,
     cancel: CancellationToken,
     state: State,
+    pod_token: PodToken,
 }
 
 /// Asks the volume's owner to prepare it, or starts one. A `reply` that is dropped unanswered says that the
@@ -123,7 +131,7 @@ pub(super) fn prepare(
             Err(TrySendError::Full(_)) => Err(VolumeError::Busy(spec.volume.clone())),
         },
         Found::Added(registered, commands) => {
-            let owner = Owner::new(shared, spec, registered, commands, reply);
+            let mut owner = Owner::new(shared, spec, registered, commands, reply);
             owner.begin(Arc::clone(tokens), deadline, shown);
             shared.services.drain.spawn(owner.run());
             Ok(())
@@ -149,10 +157,12 @@ impl Owner {
             work: FuturesUnordered::new(),
             cancel: CancellationToken::new(),
             state: State::Preparing { waiting: vec![reply] },
+            pod_token: PodToken::None,
         }
     }
 
-    fn begin(&self, tokens: Arc<Zeroizing<Vec<u8>>>, deadline: Duration, shown: Shown) {
+    fn begin(&mut self, tokens: Arc<Zeroizing<Vec<u8>>>, deadline: Duration, shown: Shown) {
+        self.pod_token = PodToken::Arrived(Arc::clone(&tokens));
         let preparation = Preparation {
             shared: Arc::clone(&self.shared),
             spec: Arc::clone(&self.spec),
@@ -200,6 +210,7 @@ impl Owner {
                 self.serve(fuse, init, resend, reply);
             }
             Event::Command(Command::Token { tokens, reply }) => self.verify(tokens, reply),
+            Event::Command(Command::Return { reply }) => self.give_back(reply),
             Event::Command(Command::Release { reply }) => {
                 return ControlFlow::Break(Ending::Released(reply));
             }
@@ -208,6 +219,7 @@ impl Owner {
             Event::Done(Done::ServerEnded(end)) => return self.server_ended(&end),
             Event::Done(Done::Token(token, reply)) => self.renewed(token, reply),
             Event::Done(Done::Fetched(asked, fetched)) => self.fetched(&asked, fetched),
+            Event::Done(Done::Prolonged(prolonged)) => self.prolonged(*prolonged),
             Event::Done(Done::Turned(turned)) => self.turned(*turned),
             Event::Done(Done::Retired(retired)) => self.retired(retired),
             Event::Done(Done::Nothing) => {
@@ -243,6 +255,7 @@ impl Owner {
             }
         };
         self.audit.set_store(held.plan.store.clone());
+        self.pod_token.is_good_for(&held.plan.audience);
         let versions = held.shown();
         let until = Instant::now() + self.shared.services.deadlines.unserved;
         let ready = State::Ready { held: Box::new(held), until };

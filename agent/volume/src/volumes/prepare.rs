@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use sotto_core::audit::AuditAction;
-use sotto_core::identity::Audience;
+use sotto_core::identity::{Audience, StoreName};
 use sotto_core::rotation::RefreshPolicy;
 use sotto_core::secret::SecretString;
 use sotto_core::snapshot::{Object, Snapshot, SnapshotBuilder, SnapshotError};
@@ -67,7 +67,7 @@ impl Preparation {
         match fetched {
             Ok((snapshot, leases)) => {
                 let (clock, policy) = (&*self.shared.services.clock, self.policy());
-                let held = Held::new(plan, session, snapshot, &leases, policy, clock);
+                let held = Held::new(plan, session, snapshot, leases, policy, clock);
                 Outcome { result: Ok(held), orphan: None }
             }
             Err(error) => Outcome { result: Err(error), orphan: Some(session) },
@@ -92,7 +92,8 @@ impl Preparation {
         plan: &VolumePlan,
         tokens: &[u8],
     ) -> Result<(StoreSession, OwnedSemaphorePermit), VolumeError> {
-        let verified = verify(&self.shared, &self.spec, &self.audit, tokens, &plan.audience);
+        let wanted = (&plan.store, &plan.audience);
+        let verified = verify(&self.shared, &self.spec, &self.audit, tokens, wanted);
         let token = self.until("the pod's token was not verified", verified).await??;
         // A plan names a store of the same set.
         let turns = self.shared.fetches.get(&plan.store);
@@ -188,17 +189,19 @@ impl Preparation {
     }
 }
 
-/// Picks the token for `audience` and verifies it against the volume's pod; audited either way.
+/// Picks the token for the store's audience and verifies it against the volume's pod; audited either way.
 pub(super) async fn verify(
     shared: &Shared,
     spec: &VolumeSpec,
     audit: &VolumeAudit,
     tokens: &[u8],
-    audience: &Audience,
+    (store, audience): (&StoreName, &Audience),
 ) -> Result<VerifiedToken, VolumeError> {
     let verified = async {
         let token = TokenMap::parse(tokens)?.take(audience)?;
-        Ok(shared.services.verifier.verify(token, audience, &spec.identity).await?)
+        let token = shared.services.verifier.verify(token, audience, &spec.identity).await?;
+        shared.services.reviews.review(store, &token.jwt, audience, &spec.identity).await?;
+        Ok(token)
     };
     let verified: Result<VerifiedToken, VolumeError> = verified.await;
     audit.decided(AuditAction::VerifyToken, verified.as_ref().err().map(ToString::to_string));

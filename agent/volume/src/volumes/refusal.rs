@@ -7,11 +7,12 @@ use sotto_core::snapshot::SnapshotError;
 use sotto_handoff::message::Code;
 use sotto_handoff::refusal::Refusal;
 use sotto_store::grammar::PlanError;
-use sotto_store::{ObjectError, StoreError};
+use sotto_store::{FileFault, ObjectError, ProviderError, StoreError};
 
 use super::error::VolumeError;
 use super::request::RequestError;
 use crate::classes::ClassError;
+use crate::cluster::ReviewFault;
 use crate::token::{TokenMapError, VerifyError};
 
 pub(super) fn of(error: &VolumeError) -> Refusal {
@@ -26,6 +27,8 @@ fn code(error: &VolumeError) -> Code {
         VolumeError::Plan { errors, .. } => errors.first().map_or(Code::InvalidArgument, plan),
         VolumeError::Tokens(error) => tokens(error),
         VolumeError::Verify(error) => verify(error),
+        VolumeError::Review(ReviewFault::Refused(_)) => Code::Unauthenticated,
+        VolumeError::Review(ReviewFault::Unavailable(_)) => Code::Unavailable,
         VolumeError::Login(error) => store(error),
         VolumeError::Objects(faults) => {
             faults.first().map_or(Code::Internal, |fault| object(&fault.error))
@@ -62,7 +65,9 @@ fn class(error: &ClassError) -> Code {
 fn plan(error: &PlanError) -> Code {
     match error {
         PlanError::OtherNamespace { .. } | PlanError::NotAllowed { .. } => Code::PermissionDenied,
-        PlanError::NoDefaultStore { .. } => Code::FailedPrecondition,
+        PlanError::NoDefaultStore { .. } | PlanError::ProviderNotConfigured(_) => {
+            Code::FailedPrecondition
+        }
         PlanError::TooManyObjects { .. } => Code::ResourceExhausted,
         PlanError::Provider(_)
         | PlanError::UnknownStore { .. }
@@ -137,6 +142,30 @@ fn store(error: &StoreError) -> Code {
         | StoreError::Malformed { .. }
         | StoreError::Unexpected { .. }
         | StoreError::OtherLogin { .. } => Code::Internal,
+        StoreError::Provider(error) => provider(error),
+    }
+}
+
+fn provider(error: &ProviderError) -> Code {
+    match error {
+        ProviderError::Unavailable { .. } | ProviderError::Limited { .. } => Code::Unavailable,
+        ProviderError::Deadline { .. } => Code::DeadlineExceeded,
+        ProviderError::NotInstalled { .. } | ProviderError::WritesFilesItself { .. } => {
+            Code::FailedPrecondition
+        }
+        ProviderError::LoginRefused { .. } => Code::Unauthenticated,
+        ProviderError::Denied { .. } => Code::PermissionDenied,
+        ProviderError::NotFound { .. } => Code::NotFound,
+        ProviderError::Rejected { .. } => Code::InvalidArgument,
+        ProviderError::AnswerTooLarge { .. }
+        | ProviderError::TooManyFiles { .. }
+        | ProviderError::VolumeTooLarge { .. } => Code::ResourceExhausted,
+        ProviderError::File { fault: FileFault::TooLarge { .. }, .. } => Code::ResourceExhausted,
+        ProviderError::Failed { .. }
+        | ProviderError::FailedWithCode { .. }
+        | ProviderError::NoVersions { .. }
+        | ProviderError::NoExpiry { .. }
+        | ProviderError::File { .. } => Code::Internal,
     }
 }
 

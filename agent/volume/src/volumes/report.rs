@@ -77,15 +77,18 @@ pub(super) fn aged(shared: &Shared, spec: &VolumeSpec, consequence: &Consequence
         Some(Freshness::Closed) | None => {}
     }
     if consequence.close {
-        let message = "the last good values are older than max-stale: nothing is readable until the store answers";
+        let message = "the last good values are older than max-stale: nothing is readable until the store answers; check the store";
         tell(Severity::Warning, SECRETS_CLOSED, message);
     }
 }
 
 /// The store refuses an object that the volume had.
 pub(super) fn refused(shared: &Shared, spec: &VolumeSpec, reason: &str) {
+    let message = format!(
+        "{reason}: check that the secret is there and that a policy of the pod's role allows reading it"
+    );
     let reporter = &shared.services.reporter;
-    reporter.report(&spec.identity, Severity::Warning, SECRET_REFUSED, reason.to_owned());
+    reporter.report(&spec.identity, Severity::Warning, SECRET_REFUSED, message);
 }
 
 /// The volume is served: tells with which objects.

@@ -104,7 +104,7 @@ pub(super) fn read(
     Ok(PrepareRequest { spec, tokens, deadline, shown })
 }
 
-fn identity(pod: Pod) -> Result<WorkloadIdentity, IdentifierError> {
+pub(super) fn identity(pod: Pod) -> Result<WorkloadIdentity, IdentifierError> {
     Ok(WorkloadIdentity {
         namespace: Namespace::parse(pod.namespace)?,
         pod_name: PodName::parse(pod.name)?,

@@ -1,7 +1,13 @@
+mod fake_store;
 mod fixture;
 mod kernel;
+mod leases;
 mod life;
 mod reports;
+mod returns;
+
+use sotto_handoff::message::Code;
+use sotto_handoff::refusal::Refusal;
 
 use super::*;
 use crate::token::testing::{claims, token_map};

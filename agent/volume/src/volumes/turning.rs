@@ -2,26 +2,36 @@
 //!
 //! Invariant: refuse, invalidate, wipe, in this order. A turn that could not be completed is kept and tried
 //! again whole; all of its steps may be repeated. What was wiped is read again before it is served again.
-//! Objects read under a lease or by another method than GET are left alone: reading them again would make
-//! new credentials.
+//! Objects read under a lease or by another method than GET are read again only when they end: that makes
+//! new credentials. For the same reason, such a value that came is never thrown away for another's failure.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::time::Duration;
 
-use sotto_core::rotation::{Effect, Freshness, Jitter, ObjectResult, RefreshPolicy, Rotation};
+use sotto_core::rotation::{
+    Effect, Freshness, Jitter, LONGEST_RETRY, ObjectResult, RefreshPolicy, Rotation,
+};
 use sotto_core::snapshot::{Generation, Object, Snapshot};
-use sotto_store::{Fetch, Lease, VolumePlan};
+use sotto_store::session::TokenLife;
+use sotto_store::{Fetch, Lease, ObjectError, VolumePlan};
 use tokio::time::Instant;
 
-use super::wipe::{copied, empty};
+use super::leasing::{Leasing, Prolonged, Steps};
+
+mod assembly;
 
 /// What a volume does about time.
 pub(super) struct Turning {
     rotation: Rotation,
     since: Instant,
-    /// Objects that a refresh reads.
+    leasing: Leasing,
+    /// Objects that each refresh reads.
     readable: BTreeSet<usize>,
+    /// Objects that a refresh reads anew, since what they were read under ends.
+    expiring: BTreeSet<usize>,
+    /// New credentials and the like that no generation shows yet.
+    kept_back: BTreeMap<usize, Object>,
     /// Objects whose values are no longer in memory.
     wiped: BTreeSet<usize>,
     last: Generation,
@@ -47,6 +57,8 @@ pub(super) struct Consequence {
     pub(super) became: Option<Freshness>,
     /// The objects of the next generation, where there is one.
     pub(super) next: Option<Vec<Object>>,
+    /// Those of them that were made for us: asked for again they would be others.
+    issued: BTreeSet<usize>,
 }
 
 impl Consequence {
@@ -59,17 +71,22 @@ impl Turning {
     pub(super) fn new(
         policy: RefreshPolicy,
         plan: &VolumePlan,
-        leases: &[Lease],
+        leases: Vec<Lease>,
         generation: Generation,
+        token: TokenLife,
     ) -> Self {
         let leased: BTreeSet<usize> =
             leases.iter().flat_map(|lease| lease.objects.iter().copied()).collect();
         let count = plan.objects.len();
         let readable = (0..count).filter(|index| plan.is_read(*index) && !leased.contains(index));
+        let since = Instant::now();
         Self {
+            leasing: Leasing::new(since, leases, token),
+            expiring: BTreeSet::new(),
+            kept_back: BTreeMap::new(),
             readable: readable.collect(),
             rotation: Rotation::new(policy, count, Duration::ZERO, jitter()),
-            since: Instant::now(),
+            since,
             wiped: BTreeSet::new(),
             last: generation,
             count,
@@ -80,15 +97,47 @@ impl Turning {
 
     /// When something must happen; `None`: nothing of this volume is ever read again.
     pub(super) fn wake_at(&self) -> Option<Instant> {
-        (!self.readable.is_empty()).then(|| self.since + self.rotation.wake_at())
+        let refresh = self.is_refreshed().then(|| self.since + self.rotation.wake_at());
+        refresh.into_iter().chain(self.leasing.wake_at()).min()
     }
 
-    /// What a refresh reads: indexes into the plan's objects, none if no refresh is due.
-    pub(super) fn due(&self) -> BTreeSet<usize> {
-        if self.rotation.attempt_is_due(self.since.elapsed()) {
-            self.readable.union(&self.wiped).copied().collect()
-        } else {
-            BTreeSet::new()
+    /// Whether there is anything to ask for at the next attempt. Without that, leases vouch for all values.
+    fn is_refreshed(&self) -> bool {
+        let asked = [&self.readable, &self.wiped, &self.expiring];
+        asked.iter().any(|objects| !objects.is_empty())
+            || !self.kept_back.is_empty()
+            || !self.rotation.is_settled()
+    }
+
+    /// What a refresh reads: indexes into the plan's objects; `None` if no refresh is due.
+    pub(super) fn due(&self) -> Option<BTreeSet<usize>> {
+        let is_due = self.is_refreshed() && self.rotation.attempt_is_due(self.since.elapsed());
+        let asked = self.readable.iter().chain(&self.wiped).chain(&self.expiring);
+        is_due.then(|| asked.filter(|index| !self.kept_back.contains_key(index)).copied().collect())
+    }
+
+    /// What leases need now. Objects that must be read anew are asked for at an attempt that is due now.
+    pub(super) fn leases_due(&mut self) -> Steps {
+        let steps = self.leasing.due();
+        if !steps.reissue.is_empty() {
+            if !self.is_refreshed() {
+                self.rotation.rest(self.since.elapsed());
+            }
+            self.expiring.extend(&steps.reissue);
+            self.kept_back.retain(|index, _| !steps.reissue.contains(index));
+            self.attempt_now();
+        }
+        steps
+    }
+
+    pub(super) fn prolonged(&mut self, prolonged: Prolonged) {
+        self.leasing.prolonged(prolonged);
+    }
+
+    /// While the store can't be reached its own pace counts.
+    fn attempt_now(&mut self) {
+        if self.freshness() == Freshness::Fresh {
+            self.rotation.attempt_at(self.since.elapsed());
         }
     }
 
@@ -109,6 +158,16 @@ impl Turning {
         self.is_opening_owed |= consequence.open;
     }
 
+    /// No generation can show these now: what was made for us is kept for the next one.
+    pub(super) fn keep_back(&mut self, consequence: &mut Consequence, plan: &VolumePlan) {
+        for object in consequence.next.take().into_iter().flatten() {
+            let index = plan.objects.iter().position(|planned| planned.path == object.path);
+            if let Some(index) = index.filter(|index| consequence.issued.contains(index)) {
+                self.kept_back.insert(index, object);
+            }
+        }
+    }
+
     /// The volume turned to a generation with everything that isn't refused: those values are in memory
     /// again.
     pub(super) fn turned(&mut self) {
@@ -116,56 +175,81 @@ impl Turning {
             let (rotation, owed) = (&self.rotation, &self.owed);
             self.wiped.retain(|index| rotation.is_refused(*index) || owed.contains(index));
         }
+        if !self.kept_back.is_empty() {
+            self.attempt_now();
+        }
     }
 
     /// Time passed.
     pub(super) fn pass(&mut self) -> Consequence {
+        if !self.is_refreshed() {
+            return Consequence::default();
+        }
         let effects = self.rotation.pass(self.since.elapsed());
         self.consequence(&effects)
     }
 
-    /// A refresh ended: what was asked for, and what came. `None`: too late.
+    /// A refresh ended: what was asked for, and what came. `None`: too late. `token` is the life of the
+    /// store's token after it.
     pub(super) fn observe(
         &mut self,
         asked: &BTreeSet<usize>,
         fetched: Option<Fetch>,
         optional: bool,
+        token: TokenLife,
         plan: &VolumePlan,
         current: &Snapshot,
     ) -> Consequence {
-        let mut results: Vec<_> = plan.objects.iter().map(|_| ObjectResult::Good).collect();
         let retry_after = fetched.as_ref().and_then(Fetch::retry_after);
+        let (answers, leases) = fetched.map(|fetch| (fetch.objects, fetch.leases)).unzip();
         let mut came = BTreeMap::new();
-        match fetched {
-            None => asked.iter().for_each(|index| results[*index] = ObjectResult::Outage),
-            Some(fetch) => {
-                for (index, object) in asked.iter().zip(fetch.objects) {
-                    results[*index] = match object {
-                        Ok(object) => {
-                            came.insert(*index, object);
-                            ObjectResult::Good
-                        }
-                        Err(error) if optional && error.is_absence() => ObjectResult::Good,
-                        Err(error) if error.is_refusal() => ObjectResult::Refused,
-                        Err(_) => ObjectResult::Outage,
-                    };
-                }
-            }
+        let results = results(plan, asked, answers, optional, &mut came);
+        if let Some(leases) = leases {
+            self.learn(token, asked, &results, came.keys().copied().collect(), leases, plan);
         }
+        came.append(&mut self.kept_back);
         let now = self.since.elapsed();
         let effects = self.rotation.observe(now, &results, retry_after, jitter());
         let mut consequence = self.consequence(&effects);
-        let certain = results.iter().enumerate().all(|(index, result)| {
-            *result == ObjectResult::Good || self.rotation.is_refused(index)
-        });
-        if certain {
-            let owed = std::mem::take(&mut self.owed);
-            let refused = |index: &usize| self.rotation.is_refused(*index);
-            consequence.heal.extend(owed.into_iter().filter(|index| !refused(index)));
-            consequence.open |= std::mem::take(&mut self.is_opening_owed);
-            consequence.next = self.next_objects(asked, came, plan, current, &consequence);
+        if let Some(pause) = retry_after.filter(|_| !self.expiring.is_empty()) {
+            // What ends can't wait as long as what is only looked at again.
+            let spread = pause.max(LONGEST_RETRY);
+            self.rotation.attempt_at(now + pause + jitter().of(spread));
         }
+        if consequence.close {
+            came.clear();
+        }
+        self.assemble(&mut consequence, asked, &results, came, plan, current);
         consequence
+    }
+
+    /// What a fetch says about leases, and with that about what a refresh reads from now on.
+    fn learn(
+        &mut self,
+        token: TokenLife,
+        asked: &BTreeSet<usize>,
+        results: &[ObjectResult],
+        came: BTreeSet<usize>,
+        mut leases: Vec<Lease>,
+        plan: &VolumePlan,
+    ) {
+        let places: Vec<usize> = asked.iter().copied().collect();
+        for lease in &mut leases {
+            // They are indexes into the plan of what was asked.
+            lease.objects =
+                lease.objects.iter().filter_map(|at| places.get(*at).copied()).collect();
+        }
+        leases.retain(|lease| lease.objects.iter().any(|index| came.contains(index)));
+        for index in asked.iter().filter(|index| results[**index] == ObjectResult::Good) {
+            self.expiring.remove(index);
+            let is_leased = leases.iter().any(|lease| lease.objects.contains(index));
+            if plan.is_read(*index) && !is_leased {
+                self.readable.insert(*index);
+            } else {
+                self.readable.remove(index);
+            }
+        }
+        self.leasing.observe(token, &came, leases);
     }
 
     fn consequence(&mut self, effects: &[Effect]) -> Consequence {
@@ -175,6 +259,8 @@ impl Turning {
                 Effect::Refuse(index) => {
                     consequence.refuse.push(*index);
                     self.wiped.insert(*index);
+                    self.expiring.remove(index);
+                    self.leasing.forget(&BTreeSet::from([*index]));
                 }
                 Effect::Restore(index) => consequence.heal.push(*index),
                 Effect::Close => {
@@ -182,6 +268,9 @@ impl Turning {
                     // Whatever it was read by: its value is gone.
                     self.wiped = (0..self.count).collect();
                     self.is_opening_owed = false;
+                    self.leasing.forget(&self.wiped);
+                    self.expiring.clear();
+                    self.kept_back.clear();
                 }
                 Effect::Open => consequence.open = true,
                 Effect::BecameStale => consequence.became = Some(Freshness::Stale),
@@ -190,40 +279,34 @@ impl Turning {
         }
         consequence
     }
+}
 
-    /// The objects of the next generation: what came, what is as it was, and empty ones for what is refused.
-    fn next_objects(
-        &self,
-        asked: &BTreeSet<usize>,
-        mut came: BTreeMap<usize, Object>,
-        plan: &VolumePlan,
-        current: &Snapshot,
-        consequence: &Consequence,
-    ) -> Option<Vec<Object>> {
-        let versions: BTreeMap<&str, &str> =
-            current.versions().iter().map(|it| (it.id.as_str(), it.version.as_str())).collect();
-        let path = |index: usize| plan.objects[index].path.as_str();
-        let same = |index: &usize| {
-            came.get(index).map(|object| object.version.as_str())
-                == versions.get(path(*index)).copied()
-        };
-        let returns = consequence.open || !consequence.heal.is_empty();
-        let refused = |index: &usize| self.rotation.is_refused(*index);
-        if !returns && asked.iter().all(|index| refused(index) || same(index)) {
-            return None;
-        }
-        let mut objects = Vec::new();
-        for (index, planned) in plan.objects.iter().enumerate() {
-            if let Some(object) = came.remove(&index) {
-                objects.push(object);
-            } else if self.rotation.is_refused(index) {
-                objects.push(empty(&planned.path, planned.mode));
-            } else if !asked.contains(&index) {
-                objects.extend(copied(current, &planned.path));
+/// What each object's answer means, good where none was asked for; `None`: too late. What came is put
+/// into `came`.
+fn results(
+    plan: &VolumePlan,
+    asked: &BTreeSet<usize>,
+    answers: Option<Vec<Result<Object, ObjectError>>>,
+    optional: bool,
+    came: &mut BTreeMap<usize, Object>,
+) -> Vec<ObjectResult> {
+    let mut results = vec![ObjectResult::Good; plan.objects.len()];
+    let Some(answers) = answers else {
+        asked.iter().for_each(|index| results[*index] = ObjectResult::Outage);
+        return results;
+    };
+    for (index, answer) in asked.iter().zip(answers) {
+        results[*index] = match answer {
+            Ok(object) => {
+                came.insert(*index, object);
+                ObjectResult::Good
             }
-        }
-        Some(objects)
+            Err(error) if optional && error.is_absence() => ObjectResult::Good,
+            Err(error) if error.is_refusal() => ObjectResult::Refused,
+            Err(_) => ObjectResult::Outage,
+        };
     }
+    results
 }
 
 /// Fingerprint of a generation's names, never 0. FNV-1a: the same in every build.
@@ -237,7 +320,10 @@ pub(super) fn layout<'a>(names: impl Iterator<Item = &'a str>) -> u64 {
     hash.max(1)
 }
 
-fn jitter() -> Jitter {
+pub(super) fn jitter() -> Jitter {
     // Seeded by the kernel's random numbers.
     Jitter::from_bits((RandomState::new().build_hasher().finish() >> 32) as u32)
 }
+
+#[cfg(test)]
+mod tests;

@@ -33,7 +33,9 @@ pub(super) enum Ending {
 
 impl Owner {
     pub(super) async fn end(self, ending: Ending) {
-        let Self { shared, spec, audit, registered, commands, mut work, cancel, state } = self;
+        let Self { shared, spec, audit, registered, commands, mut work, cancel, state, pod_token } =
+            self;
+        drop(pod_token);
         let (deadlines, volume) = (shared.services.deadlines, &spec.volume);
         tracing::debug!(%volume, "a volume ends");
         cancel.cancel();
@@ -82,7 +84,10 @@ fn leave(registered: Registered, mut commands: mpsc::Receiver<Command>, reply: O
     let released =
         std::iter::from_fn(|| commands.try_recv().ok()).filter_map(|command| match command {
             Command::Release { reply } => Some(reply),
-            Command::Prepare { .. } | Command::Serve { .. } | Command::Token { .. } => None,
+            Command::Prepare { .. }
+            | Command::Serve { .. }
+            | Command::Token { .. }
+            | Command::Return { .. } => None,
         });
     for reply in reply.into_iter().chain(released) {
         let _ = reply.send(Ok(()));

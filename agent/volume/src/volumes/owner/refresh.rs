@@ -1,4 +1,4 @@
-//! What the owner does about time: refreshes, turns, and the end of old generations; one at a time.
+//! What the owner does about time: leases, refreshes, turns, and the end of old generations; one at a time.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -50,7 +50,6 @@ impl Held {
 impl Owner {
     /// Does the first thing that is due; what takes time comes back as a [`Done`].
     pub(super) fn wake(&mut self) {
-        let mount = self.mount();
         let State::Serving { held } = &mut self.state else { return };
         let now = Instant::now();
         if held.pending.as_ref().is_some_and(|(at, _)| *at <= now)
@@ -61,14 +60,11 @@ impl Owner {
         if held.old.front().is_some_and(|(at, _)| *at <= now)
             && let Some((_, generation)) = held.old.pop_front()
         {
-            held.is_busy = true;
-            let hidden = held.hidden.clone();
-            self.work.push(Box::pin(async move {
-                let Some(mount) = mount else { return Done::Nothing };
-                let result = mount.retire(generation, &hidden).await;
-                Done::Retired(Retired { generation, result })
-            }));
-            return;
+            return self.retire(generation);
+        }
+        let steps = held.turning.leases_due();
+        if !steps.is_nothing() {
+            return self.prolong(steps);
         }
         let consequence = held.turning.pass();
         if consequence.became.is_some() || consequence.close {
@@ -78,10 +74,27 @@ impl Owner {
         if !consequence.is_nothing() {
             return self.follow(consequence);
         }
-        let asked = held.turning.due();
-        if !asked.is_empty() {
-            self.refresh(asked);
+        match held.turning.due() {
+            Some(asked) if asked.is_empty() => {
+                // What came before is all there is to show.
+                let fetch = Fetch { objects: Vec::new(), leases: Vec::new() };
+                self.fetched(&asked, Some(Box::new(fetch)));
+            }
+            Some(asked) => self.refresh(asked),
+            None => {}
         }
+    }
+
+    fn retire(&mut self, generation: Generation) {
+        let mount = self.mount();
+        let State::Serving { held } = &mut self.state else { return };
+        held.is_busy = true;
+        let hidden = held.hidden.clone();
+        self.work.push(Box::pin(async move {
+            let Some(mount) = mount else { return Done::Nothing };
+            let result = mount.retire(generation, &hidden).await;
+            Done::Retired(Retired { generation, result })
+        }));
     }
 
     fn refresh(&mut self, asked: BTreeSet<usize>) {
@@ -108,7 +121,8 @@ impl Owner {
         let current = held.tree.current();
         let fetched = fetched.map(|fetched| *fetched);
         let plan = Arc::clone(&held.plan);
-        let consequence = held.turning.observe(asked, fetched, optional, &plan, &current);
+        let token = held.session.token_life();
+        let consequence = held.turning.observe(asked, fetched, optional, token, &plan, &current);
         held.show_status(&*self.shared.services.clock);
         report::aged(&self.shared, &self.spec, &consequence);
         if !consequence.is_nothing() {
@@ -139,6 +153,8 @@ impl Owner {
                 pending.bereave(&turn, mount);
             }
             held.turning.owe(&consequence);
+            let plan = Arc::clone(&held.plan);
+            held.turning.keep_back(&mut consequence, &plan);
         } else if let Some(objects) = consequence.next.take() {
             match self.build(objects) {
                 Ok(next) => {

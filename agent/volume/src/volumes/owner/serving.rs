@@ -12,6 +12,7 @@ use zeroize::Zeroizing;
 use super::super::error::VolumeError;
 use super::super::prepare;
 use super::ending::Ending;
+use super::returning::PodToken;
 use super::{Done, Owner, Reply, State, answer, nothing};
 use crate::token::VerifiedToken;
 
@@ -114,11 +115,12 @@ impl Owner {
             }
             State::Ready { held, .. } | State::Serving { held } => held,
         };
-        let audience = held.plan.audience.clone();
+        let (store, audience) = (held.plan.store.clone(), held.plan.audience.clone());
         let (shared, spec, audit) =
             (Arc::clone(&self.shared), Arc::clone(&self.spec), self.audit.clone());
         self.work.push(Box::pin(async move {
-            let verified = prepare::verify(&shared, &spec, &audit, &tokens, &audience).await;
+            let wanted = (&store, &audience);
+            let verified = prepare::verify(&shared, &spec, &audit, &tokens, wanted).await;
             Done::Token(verified, reply)
         }));
     }
@@ -127,6 +129,7 @@ impl Owner {
         let renewed = token.map(|token| match &self.state {
             State::Ready { held, .. } | State::Serving { held } => {
                 held.session.renew_identity(&token.jwt);
+                self.pod_token = PodToken::Verified(token.jwt);
             }
             State::Preparing { .. } => {}
         });

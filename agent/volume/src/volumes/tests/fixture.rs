@@ -1,39 +1,34 @@
 //! Volumes over a fake store, a fake source of classes and a socket in the kernel's place; tokens, grammar,
 //! snapshots and the FUSE server are the real ones.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Write};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use futures::future::BoxFuture;
 use serde_json::Value;
 use sotto_core::class::SecretProviderClass;
 use sotto_core::clock::FixedClock;
-use sotto_core::identity::{Audience, ClassName, Namespace, NodeName, StoreName};
+use sotto_core::identity::{ClassName, Namespace, NodeName, StoreName};
 use sotto_core::limits::Limits;
 use sotto_core::rotation::{OnRevoke, RefreshPolicy};
-use sotto_core::secret::{SecretBytes, SecretString};
-use sotto_core::snapshot::Object;
 use sotto_handoff::link::Handler;
 use sotto_handoff::message::frame::Body;
 use sotto_handoff::message::{Pod, Prepare, Prepared, Release, Token};
 use sotto_handoff::refusal::Refusal;
 use sotto_runtime::drain::Drain;
 use sotto_runtime::memory::{LockedMemory, MemoryCounts, Protection};
+use sotto_store::Stores;
 use sotto_store::config::{AllowConfig, AuthConfig, AuthMethod, StoreConfig, StoreKind};
-use sotto_store::session::{LeaseId, Renewed, SecretSession, SecretStore, TokenLife};
-use sotto_store::{Fetch, ObjectError, StoreError, StoreSession, Stores, VolumePlan};
 use tempfile::TempDir;
-use tokio::sync::{Notify, Semaphore};
-use tokio::time::Instant;
 
 use super::super::{Deadlines, Services, Volumes};
+use super::fake_store::FakeStore;
 use super::reports::Reports;
 use crate::audit::AuditLog;
 use crate::classes::{ClassError, ClassSource, LookUp};
+use crate::cluster::{NoCluster, Reviews};
 use crate::driver::DriverCalls;
 use crate::token::testing::{ISSUER, NOW, Signer, key_set, pod, token_map};
 use crate::token::{FileKeys, Keys, TokenVerifier};
@@ -81,7 +76,10 @@ pub(super) fn fixture_with(limits: Limits, deadlines: Deadlines) -> Fixture {
     let memory = LockedMemory::new();
     let (counts, drain) = (memory.counts(), Drain::new());
     let reports = Arc::new(Reports::default());
+    let reviews = Reviews { cluster: Arc::new(NoCluster), stores: BTreeSet::new() };
     let volumes = Volumes::new(Services {
+        reviews,
+        metrics: Arc::default(),
         node: NodeName::parse("node-1").unwrap(),
         classes: Arc::new(Classes),
         reporter: Arc::clone(&reports) as _,
@@ -142,7 +140,11 @@ impl Fixture {
     }
 
     pub(super) async fn token(&self, volume: &str, tokens: Vec<u8>) -> Result<(), Refusal> {
-        let token = Token { volume_id: volume.to_owned(), service_account_tokens: tokens };
+        let token = Token {
+            volume_id: volume.to_owned(),
+            service_account_tokens: tokens,
+            ..Token::default()
+        };
         self.volumes.handle(Body::Token(token), None).await.map(drop)
     }
 
@@ -238,141 +240,4 @@ fn stores(store: Arc<FakeStore>) -> Stores {
     };
     let settings = config.check().unwrap();
     Stores::of(vec![(settings, store)], Some(StoreName::parse("main").unwrap()))
-}
-
-/// A store that does what it is told to, and counts what it was asked.
-pub(super) struct FakeStore {
-    name: StoreName,
-    audience: Audience,
-    shared: Arc<Told>,
-}
-
-#[derive(Default)]
-pub(super) struct Told {
-    pub(super) logins: AtomicUsize,
-    pub(super) fetches: AtomicUsize,
-    pub(super) revoked: AtomicUsize,
-    pub(super) identities: Mutex<Vec<String>>,
-    pub(super) refuse_login: Mutex<Option<StoreError>>,
-    /// Errors by the object's name.
-    pub(super) refuse: Mutex<BTreeMap<String, ObjectError>>,
-    /// `Some`: a fetch waits for a permit.
-    pub(super) hold_fetch: Mutex<Option<Arc<Semaphore>>>,
-    pub(super) hold_login: Mutex<Option<Arc<Semaphore>>>,
-    pub(super) hold_revoke: Mutex<Option<Arc<Semaphore>>>,
-    pub(super) asked: Notify,
-    pub(super) asked_to_revoke: Notify,
-}
-
-impl Default for FakeStore {
-    fn default() -> Self {
-        let name = StoreName::parse("main").unwrap();
-        Self { name, audience: Audience::parse("bao").unwrap(), shared: Arc::default() }
-    }
-}
-
-impl std::ops::Deref for FakeStore {
-    type Target = Told;
-
-    fn deref(&self) -> &Told {
-        &self.shared
-    }
-}
-
-impl Told {
-    pub(super) fn counts(&self) -> (usize, usize, usize) {
-        let count = |counter: &AtomicUsize| counter.load(Ordering::SeqCst);
-        (count(&self.logins), count(&self.fetches), count(&self.revoked))
-    }
-
-    pub(super) fn refuse_object(&self, name: &str, error: ObjectError) {
-        self.refuse.lock().unwrap().insert(name.to_owned(), error);
-    }
-
-    async fn turn(&self, hold: &Mutex<Option<Arc<Semaphore>>>) {
-        self.asked.notify_one();
-        let hold = hold.lock().unwrap().clone();
-        if let Some(hold) = hold {
-            hold.acquire().await.unwrap().forget();
-        }
-    }
-}
-
-impl SecretStore for FakeStore {
-    fn name(&self) -> &StoreName {
-        &self.name
-    }
-
-    fn audience(&self) -> &Audience {
-        &self.audience
-    }
-
-    fn login<'a>(
-        &'a self,
-        _: &'a VolumePlan,
-        _: &'a SecretString,
-    ) -> BoxFuture<'a, Result<StoreSession, StoreError>> {
-        Box::pin(async {
-            self.logins.fetch_add(1, Ordering::SeqCst);
-            self.turn(&self.hold_login).await;
-            match self.refuse_login.lock().unwrap().clone() {
-                Some(error) => Err(error),
-                None => Ok(Box::new(FakeSession(Arc::clone(&self.shared))) as StoreSession),
-            }
-        })
-    }
-}
-
-struct FakeSession(Arc<Told>);
-
-impl SecretSession for FakeSession {
-    fn renew_identity(&self, jwt: &SecretString) {
-        self.0.identities.lock().unwrap().push(jwt.expose().to_owned());
-    }
-
-    fn fetch<'a>(&'a self, plan: &'a VolumePlan) -> BoxFuture<'a, Fetch> {
-        Box::pin(async move {
-            self.0.fetches.fetch_add(1, Ordering::SeqCst);
-            self.0.turn(&self.0.hold_fetch).await;
-            let refused = self.0.refuse.lock().unwrap();
-            let read = |planned: &sotto_store::plan::ObjectPlan| {
-                let name = planned.path.to_string();
-                match refused.get(&name) {
-                    Some(error) => Err(error.clone()),
-                    None => Ok(Object {
-                        path: planned.path.clone(),
-                        mode: planned.mode,
-                        version: "7".to_owned(),
-                        value: SecretBytes::new(format!("canary-{name}").into_bytes()),
-                    }),
-                }
-            };
-            Fetch { objects: plan.objects.iter().map(read).collect(), leases: Vec::new() }
-        })
-    }
-
-    fn renew_lease<'a>(
-        &'a self,
-        _: &'a LeaseId,
-        _: Duration,
-    ) -> BoxFuture<'a, Result<Renewed, StoreError>> {
-        unreachable!("no lease was given")
-    }
-
-    fn renew_token(&self, _: Duration) -> BoxFuture<'_, Result<TokenLife, StoreError>> {
-        Box::pin(async { Ok(self.token_life()) })
-    }
-
-    fn token_life(&self) -> TokenLife {
-        TokenLife { ttl: None, since: Instant::now(), renewable: false }
-    }
-
-    fn revoke(&self) -> BoxFuture<'_, Result<(), StoreError>> {
-        Box::pin(async {
-            self.0.asked_to_revoke.notify_one();
-            self.0.turn(&self.0.hold_revoke).await;
-            self.0.revoked.fetch_add(1, Ordering::SeqCst);
-            Ok(())
-        })
-    }
 }

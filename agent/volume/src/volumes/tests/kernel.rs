@@ -1,6 +1,6 @@
 //! A socket in the place of a FUSE connection, and the test in that of the kernel.
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType};
 use sotto_handoff::link::Handler;
@@ -34,6 +34,14 @@ impl Kernel {
         let serve = Serve { volume_id: volume.to_owned(), init: Some(init), resend };
         fixture.volumes.handle(Body::Serve(serve), Some(fuse)).await?;
         Ok(Self(kernel))
+    }
+
+    /// Whether what is written to `fuse` arrives here.
+    pub(super) fn is_the_other_end_of(&self, fuse: BorrowedFd<'_>) -> bool {
+        rustix::net::send(fuse, b"a note of a test", SendFlags::NOSIGNAL).unwrap();
+        let mut note = [0_u8; 256];
+        let (_, size) = rustix::net::recv(&self.0, &mut note[..], RecvFlags::DONTWAIT).unwrap();
+        &note[..size] == b"a note of a test"
     }
 
     /// What an open of this inode is answered with: 0 or an errno.

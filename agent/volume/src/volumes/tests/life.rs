@@ -1,5 +1,6 @@
 //! From Prepared to the end: serving, fresh tokens, release, drain.
 
+use sotto_handoff::message::Code;
 use std::sync::atomic::Ordering;
 
 use serde_json::json;
