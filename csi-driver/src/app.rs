@@ -25,7 +25,8 @@ use crate::run_dir::{self, RunDirError};
 use crate::settings::Settings;
 use crate::socket::{self, SocketName};
 use crate::target::KubeletDir;
-use crate::{broker, reconcile, takeover};
+use crate::volume::Volume;
+use crate::{broker, reconcile, takeover, unserved};
 
 /// The agents' socket in the run directory.
 const AGENT_SOCKET: &str = "node.sock";
@@ -34,14 +35,15 @@ const AGENT_SOCKET_MODE: u32 = 0o660;
 const MAX_CALLS: usize = 128;
 /// Largest request: kubelet's tokens are most of it.
 const MAX_REQUEST_BYTES: usize = 1 << 20;
-/// On SIGTERM: until the calls at work have ended. The three together stay under the 60 s of grace that the
+/// On SIGTERM: until the calls at work have ended. Then, for `--hand-over-deadline`, until each volume has an
+/// agent that holds its connection too. With the last step that is less than the 60 s of grace that the
 /// manifests give.
 const CALLS_DEADLINE: Duration = Duration::from_secs(25);
-/// Then: until each volume has an agent that holds its connection too.
-const HAND_OVER_DEADLINE: Duration = Duration::from_secs(20);
+/// Volumes that are named in the log when they are lost.
+const MOST_TOLD: usize = 1_000;
 /// Between two looks at who is unserved.
 const HAND_OVER_LOOK: Duration = Duration::from_millis(100);
-/// Then: until the links and the sockets have ended.
+/// At the end: until the links and the sockets have ended.
 const DRAIN_DEADLINE: Duration = Duration::from_secs(10);
 
 /// Why the driver can't start.
@@ -98,6 +100,7 @@ impl App {
         let listener = agents_listener(&driver.settings)?;
         driver.drain.spawn(broker::serve(Arc::clone(&driver), listener));
         driver.drain.spawn(takeover::run(Arc::clone(&driver)));
+        driver.drain.spawn(unserved::run(Arc::clone(&driver)));
         let path = driver.settings.endpoint.clone();
         let endpoint = serve(&driver, &path, csi_services(&driver))?;
         let registration = match driver.settings.registration_dir.clone() {
@@ -132,19 +135,28 @@ impl App {
         let mut passes = self.driver.unserved_count.subscribe();
         let handed_over = async {
             // The count of the last pass may be older than the end of an agent: ask the volumes themselves.
-            while takeover::unserved(&self.driver) > 0 {
+            while !takeover::unserved(&self.driver).is_empty() {
                 let _ = tokio::time::timeout(HAND_OVER_LOOK, passes.changed()).await;
             }
         };
-        if tokio::time::timeout(HAND_OVER_DEADLINE, handed_over).await.is_err() {
-            let volumes = takeover::unserved(&self.driver);
-            tracing::error!(
-                volumes,
-                "volumes have no sotto-node: their mounts end with this process"
-            );
+        let deadline = self.driver.settings.hand_over_deadline;
+        if tokio::time::timeout(deadline, handed_over).await.is_err() {
+            tell_of_lost(&takeover::unserved(&self.driver));
         }
         self.driver.drain.finish(DRAIN_DEADLINE).await.and(calls)
     }
+}
+
+/// Volumes that nobody else holds when this process ends.
+fn tell_of_lost(volumes: &[Arc<Volume>]) {
+    for volume in volumes.iter().take(MOST_TOLD) {
+        tracing::error!(
+            volume = %volume.id,
+            pod = %volume.spec.identity,
+            "no sotto-node serves the volume: its mount ends with this process, and its pod must be restarted"
+        );
+    }
+    tracing::error!(volumes = volumes.len(), "volumes are lost");
 }
 
 fn agents_listener(settings: &Settings) -> Result<Listener, StartError> {
@@ -156,7 +168,7 @@ fn agents_listener(settings: &Settings) -> Result<Listener, StartError> {
 
 fn csi_services(driver: &Arc<Driver>) -> Router {
     let node = NodeServer::new(Node::new(Arc::clone(driver)));
-    let identity = IdentityServer::new(Identity::new(&driver.settings.driver_name));
+    let identity = IdentityServer::new(Identity::new(Arc::clone(driver)));
     Server::builder()
         .concurrency_limit_per_connection(MAX_CALLS)
         .max_concurrent_streams(u32::try_from(MAX_CALLS).ok())

@@ -43,6 +43,12 @@ impl Broker {
         self.with(|agents| agents.iter().rev().find(|agent| agent.is_live()).cloned())
     }
 
+    /// All agents whose links are alive, the newest first.
+    #[must_use]
+    pub fn live(&self) -> Vec<Agent> {
+        self.with(|agents| agents.iter().rev().filter(|agent| agent.is_live()).cloned().collect())
+    }
+
     /// The current agent, waited for if there is none.
     ///
     /// # Errors

@@ -46,12 +46,21 @@ pub struct Serve {
     /// SELinux context of mounts for which kubelet names none, on nodes with SELinux.
     #[arg(long)]
     pub selinux_context: Option<String>,
+    /// How long a volume may be without sotto-node before its readers get errors.
+    #[arg(long, default_value = "30s")]
+    pub request_deadline: String,
+    /// On SIGTERM: how long a volume that no sotto-node serves is waited for.
+    #[arg(long, default_value = "20s")]
+    pub hand_over_deadline: String,
     /// What is logged, e.g. info or sotto_csi=debug,info.
     #[arg(long, default_value = "info")]
     pub log: String,
     /// Allows a run directory that is not on tmpfs.
     #[arg(long)]
     pub development: bool,
+    /// Does as on a kernel before 6.9, for tests.
+    #[arg(long, hide = true)]
+    pub no_resend: bool,
 }
 
 /// Other tasks.

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use sotto_runtime::drain::Drain;
 use tokio::sync::{Notify, watch};
+use tokio::time::Instant;
 
 use crate::broker::Broker;
 use crate::journal::Journal;
@@ -34,11 +35,14 @@ pub struct Driver {
     pub calls: Drain,
     /// Owner of every other task.
     pub drain: Drain,
-    /// A volume needs an agent.
+    /// For the take-over: a volume needs an agent.
     pub(crate) unserved: Notify,
+    /// For those who wait on a volume: it may have lost its agent, or have one.
+    pub(crate) silent: Notify,
     /// How many volumes had no agent when it was last looked at.
     pub(crate) unserved_count: watch::Sender<usize>,
     leaving: AtomicBool,
+    started: Instant,
 }
 
 impl Driver {
@@ -54,9 +58,25 @@ impl Driver {
             calls: Drain::new(),
             drain: Drain::new(),
             unserved: Notify::new(),
+            silent: Notify::new(),
             unserved_count: watch::Sender::new(0),
             leaving: AtomicBool::new(false),
+            started: Instant::now(),
         }
+    }
+
+    /// A volume may have lost its agent.
+    pub fn look_for_agents(&self) {
+        self.unserved.notify_one();
+        self.silent.notify_one();
+    }
+
+    /// Whether each volume of an earlier process has its connection back, or the time for that is over: a
+    /// dead mount's never comes.
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
+        self.started.elapsed() >= self.settings.return_patience
+            || self.volumes.all().iter().all(|volume| volume.is_held())
     }
 
     /// From now on nothing new is mounted.

@@ -1,22 +1,26 @@
 //! CSI Identity: what this plugin is.
 
+use std::sync::Arc;
+
 use sotto_proto::csi::v1::{
     GetPluginCapabilitiesRequest, GetPluginCapabilitiesResponse, GetPluginInfoRequest,
     GetPluginInfoResponse, ProbeRequest, ProbeResponse, identity_server,
 };
 use tonic::{Request, Response, Status};
 
+use crate::driver::Driver;
+
 /// The Identity service.
 #[derive(Debug, Clone)]
 pub struct Identity {
-    driver_name: String,
+    driver: Arc<Driver>,
 }
 
 impl Identity {
-    /// The service of the driver with this name.
+    /// The service of this driver.
     #[must_use]
-    pub fn new(driver_name: &str) -> Self {
-        Self { driver_name: driver_name.to_owned() }
+    pub fn new(driver: Arc<Driver>) -> Self {
+        Self { driver }
     }
 }
 
@@ -27,7 +31,7 @@ impl identity_server::Identity for Identity {
         _: Request<GetPluginInfoRequest>,
     ) -> Result<Response<GetPluginInfoResponse>, Status> {
         Ok(Response::new(GetPluginInfoResponse {
-            name: self.driver_name.clone(),
+            name: self.driver.settings.driver_name.clone(),
             vendor_version: env!("CARGO_PKG_VERSION").to_owned(),
             manifest: [].into(),
         }))
@@ -41,9 +45,10 @@ impl identity_server::Identity for Identity {
         Ok(Response::new(GetPluginCapabilitiesResponse { capabilities: [].into() }))
     }
 
-    /// Ready as soon as it answers: a missing agent is not cured by a restart of the driver, which holds
-    /// the mounts.
+    /// Ready as soon as it holds every volume that an earlier process held, or has waited for that: until
+    /// then a rollout must not go on to the agents. A missing agent alone is no reason, for it is not cured
+    /// by a restart of the driver, which holds the mounts.
     async fn probe(&self, _: Request<ProbeRequest>) -> Result<Response<ProbeResponse>, Status> {
-        Ok(Response::new(ProbeResponse { ready: Some(true) }))
+        Ok(Response::new(ProbeResponse { ready: Some(self.driver.is_ready()) }))
     }
 }

@@ -1,5 +1,5 @@
 //! The CSI node driver: the only privileged process of Sotto. It mounts, holds FUSE file descriptors and
-//! passes them on; it answers FUSE_INIT and nothing else on a connection.
+//! passes them on; on a connection it answers FUSE_INIT, and errors where nobody else answers.
 //!
 //! | module | owns |
 //! |---|---|
@@ -10,6 +10,8 @@
 //! | [`publish`], [`unpublish`] | the life of a volume |
 //! | [`broker`] | the connected agents and their requests |
 //! | `takeover` | volumes whose agent is gone |
+//! | `returns`, [`connection`] | connections that agents give back after a restart |
+//! | `unserved` | those who wait for such a volume |
 //! | [`rotation`], [`mount_health`] | what only a helper process may ask of a mount |
 //! | [`target`], [`mountinfo`], [`mount`] | paths and mounts |
 //! | [`volume`], [`volumes`], [`journal`], [`reconcile`] | what is mounted, and what survives a restart |
@@ -20,6 +22,7 @@ pub mod app;
 pub mod broker;
 pub mod cli;
 pub mod confinement;
+pub mod connection;
 pub mod driver;
 pub mod identity;
 pub mod journal;
@@ -31,6 +34,7 @@ pub mod probe;
 pub mod publish;
 pub mod reconcile;
 pub mod registration;
+mod returns;
 pub mod rotation;
 pub mod run_dir;
 pub mod settings;
@@ -38,5 +42,6 @@ pub mod socket;
 mod takeover;
 pub mod target;
 pub mod unpublish;
+mod unserved;
 pub mod volume;
 pub mod volumes;

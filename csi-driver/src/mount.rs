@@ -14,7 +14,9 @@ use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, UnmountFlags, fsconfig_create,
     fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen, move_mount, unmount,
 };
-use sotto_core::fuse_init::{IdMapping, InitError, InitRequest, Negotiated, READ_BUFFER_BYTES};
+use sotto_core::fuse_init::{
+    IdMapping, InitError, InitFlags, InitRequest, Negotiated, READ_BUFFER_BYTES,
+};
 use sotto_core::identity::VolumeId;
 
 use crate::mountinfo::Mount;
@@ -59,6 +61,8 @@ pub struct Options {
     pub id_mapping: IdMapping,
     /// The SELinux context of all its files.
     pub context: Option<String>,
+    /// False: as on a kernel before 6.9, whatever this one can.
+    pub resend: bool,
 }
 
 /// A mount that nobody can see yet. Dropped, it is gone.
@@ -82,7 +86,11 @@ impl Fresh {
             .map_err(|error| MountError::Device(error.into()))?;
         let mount = detached(&connection, volume, options)
             .map_err(|error| MountError::Create(error.into()))?;
-        let negotiated = answer_init(&connection, options.id_mapping)?;
+        let mut negotiated = answer_init(&connection, options.id_mapping)?;
+        if !options.resend {
+            // The kernel itself makes nothing of this flag.
+            negotiated.flags &= !InitFlags::HAS_RESEND.0;
+        }
         Ok(Self { connection, negotiated, mount })
     }
 
@@ -219,7 +227,7 @@ mod tests {
     #[test]
     fn a_mount_that_is_dropped_leaves_nothing() {
         let id = VolumeId::parse("dropped-unseen").unwrap();
-        let options = Options { id_mapping: IdMapping::Off, context: None };
+        let options = Options { id_mapping: IdMapping::Off, context: None, resend: true };
         let fresh = Fresh::create(&id, &options).unwrap();
         assert_eq!(fresh.negotiated.major, 7);
         drop(fresh);

@@ -23,7 +23,9 @@ pub enum ProbeError {
     #[error("the driver refused the probe: {0}")]
     Refused(#[from] Box<tonic::Status>),
     /// It said no.
-    #[error("the driver is not ready")]
+    #[error(
+        "the driver is not ready: it waits for the connections of volumes that an earlier one mounted"
+    )]
     NotReady,
     /// It said nothing.
     #[error("the driver did not answer within 3 s")]

@@ -54,7 +54,9 @@ pub enum PublishError {
     #[error("the driver is being replaced: kubelet will try again")]
     Leaving,
     /// The node's limit.
-    #[error("this node has {0} volumes mounted, which is its limit (open files of sotto-csi)")]
+    #[error(
+        "this node has {0} volumes mounted, which is its limit (open files of sotto-csi): raise that limit, or run the pod elsewhere"
+    )]
     Full(usize),
     /// What a first publish needs is wrong or missing.
     #[error(transparent)]
@@ -203,7 +205,9 @@ async fn fetch_and_mount(
     let patience = deadline.saturating_duration_since(Instant::now() + MOUNT_RESERVE);
     let prepared: Prepared = agent.prepare(spec.prepare(id, &tokens), patience).await?;
 
-    let options = Options { id_mapping: IdMapping::Off, context };
+    let resend = driver.settings.resend;
+    let id_mapping = if prepared.own_users { IdMapping::Allowed } else { IdMapping::Off };
+    let options = Options { id_mapping, context, resend };
     let volume = id.clone();
     let fresh = blocking(move || Fresh::create(&volume, &options)).await?;
     let (connection, init) = (fresh.connection.as_fd(), fresh.negotiated);
@@ -229,7 +233,7 @@ async fn fetch_and_mount(
     volume.served_by(agent.clone(), Some(objects));
     driver.volumes.insert(volume);
     // Its agent may have died in this very moment.
-    driver.unserved.notify_one();
+    driver.look_for_agents();
     tracing::info!(volume = %id, %target, objects, "published");
     Ok(())
 }

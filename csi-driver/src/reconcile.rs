@@ -1,7 +1,8 @@
 //! At start: what the journal says and what is mounted are made to agree.
 //!
 //! Invariant: no mount is touched, only the mount table is read. A mount that an earlier process made goes
-//! on being served by the agent that holds its connection; this process has no fd of it.
+//! on being served by the agent that holds its connection; this process has no fd of it until the agent gives
+//! one back.
 
 use std::io;
 

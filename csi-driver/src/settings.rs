@@ -13,8 +13,18 @@ const MAX_DRIVER_NAME: usize = 63;
 const SCHEME: &str = "unix://";
 /// File descriptors that are not volumes: sockets, directories, the runtime's.
 const RESERVED_FILES: u64 = 256;
+/// The connection, and the device that errors are answered on.
+const FILES_OF_A_VOLUME: u64 = 2;
 /// Most volumes of a node, whatever its limits say.
 const MOST_VOLUMES: u64 = 10_000;
+/// Anything shorter would turn an agent's restart into errors.
+const SHORTEST_REQUEST_DEADLINE: Duration = Duration::from_secs(1);
+/// Nobody waits for a secret that long.
+const LONGEST_REQUEST_DEADLINE: Duration = Duration::from_secs(24 * 3_600);
+/// No grace period is longer.
+const LONGEST_HAND_OVER: Duration = Duration::from_secs(3_600);
+/// Well under the 60 s that the manifests give a start.
+const RETURN_PATIENCE: Duration = Duration::from_secs(20);
 const AGENT_PATIENCE: Duration = Duration::from_secs(10);
 
 /// The settings of a driver.
@@ -46,6 +56,14 @@ pub struct Settings {
     pub max_volumes: usize,
     /// How long a publish waits for an agent to connect, e.g. while it is being replaced.
     pub agent_patience: Duration,
+    /// How long a volume may be unserved before its readers get errors.
+    pub request_deadline: Duration,
+    /// On SIGTERM: how long a volume without another holder is waited for.
+    pub hand_over_deadline: Duration,
+    /// How long the volumes of an earlier process may keep this one from being ready.
+    pub return_patience: Duration,
+    /// False: as on a kernel before 6.9, whatever this one can.
+    pub resend: bool,
 }
 
 /// Everything that is wrong with the arguments.
@@ -80,6 +98,7 @@ impl Settings {
         if let Err(error) = &node_name {
             faults.push(format!("--node-name: {error}"));
         }
+        let times = Times::check(&serve, &mut faults);
         let directories = [
             ("--kubelet-dir", Some(&serve.kubelet_dir)),
             ("--run-dir", Some(&serve.run_dir)),
@@ -92,7 +111,7 @@ impl Settings {
         }
         match node_name {
             Ok(node_name) if faults.is_empty() => {
-                Ok(Self::checked(serve, endpoint, node_name, open_files))
+                Ok(Self::checked(serve, (endpoint, node_name, times), open_files))
             }
             Ok(_) | Err(_) => Err(Faults(faults)),
         }
@@ -100,12 +119,12 @@ impl Settings {
 
     fn checked(
         serve: Serve,
-        endpoint: PathBuf,
-        node_name: NodeName,
+        (endpoint, node_name, times): (PathBuf, NodeName, Times),
         open_files: Option<u64>,
     ) -> Self {
         let files = open_files.unwrap_or(u64::MAX).saturating_sub(RESERVED_FILES);
-        let max_volumes = usize::try_from(files.min(MOST_VOLUMES)).unwrap_or(usize::MAX);
+        let volumes = (files / FILES_OF_A_VOLUME).min(MOST_VOLUMES);
+        let max_volumes = usize::try_from(volumes).unwrap_or(usize::MAX);
         Self {
             endpoint,
             registration_dir: serve.registration_dir,
@@ -120,6 +139,10 @@ impl Settings {
             development: serve.development,
             max_volumes,
             agent_patience: AGENT_PATIENCE,
+            request_deadline: times.request_deadline,
+            hand_over_deadline: times.hand_over_deadline,
+            return_patience: RETURN_PATIENCE,
+            resend: !serve.no_resend,
         }
     }
 }
@@ -135,6 +158,38 @@ pub fn endpoint_path(endpoint: &str) -> Result<PathBuf, &'static str> {
         Ok(path.to_owned())
     } else {
         Err("the socket's path must be absolute, as in unix:///path/to/csi.sock")
+    }
+}
+
+/// What the arguments say about time.
+struct Times {
+    request_deadline: Duration,
+    hand_over_deadline: Duration,
+}
+
+impl Times {
+    fn check(serve: &Serve, faults: &mut Vec<String>) -> Self {
+        let mut within = |argument: &str, text: &str, least: Duration, most: Duration| {
+            let said = humantime::parse_duration(text);
+            if !said.as_ref().is_ok_and(|said| (least..=most).contains(said)) {
+                let (least, most) =
+                    (humantime::format_duration(least), humantime::format_duration(most));
+                faults.push(format!(
+                    "{argument}: {text:?} is not a duration such as 30s, between {least} and {most}"
+                ));
+            }
+            said.unwrap_or_default()
+        };
+        let (least, most) = (SHORTEST_REQUEST_DEADLINE, LONGEST_REQUEST_DEADLINE);
+        Self {
+            request_deadline: within("--request-deadline", &serve.request_deadline, least, most),
+            hand_over_deadline: within(
+                "--hand-over-deadline",
+                &serve.hand_over_deadline,
+                Duration::ZERO,
+                LONGEST_HAND_OVER,
+            ),
+        }
     }
 }
 
@@ -163,7 +218,15 @@ mod tests {
     fn the_defaults_are_valid() {
         let settings = check(&[]).unwrap();
         assert_eq!(settings.endpoint, Path::new("/csi/csi.sock"));
-        assert_eq!(settings.max_volumes, 768);
+        assert_eq!(settings.max_volumes, 384);
+        assert_eq!((settings.request_deadline, settings.resend), (Duration::from_secs(30), true));
+    }
+
+    #[test]
+    fn a_request_deadline_that_a_restart_would_pass_is_refused() {
+        let settings = check(&["--request-deadline=1m 30s", "--no-resend"]).unwrap();
+        assert_eq!((settings.request_deadline, settings.resend), (Duration::from_secs(90), false));
+        assert!(check(&["--request-deadline=999ms"]).is_err());
     }
 
     #[test]
@@ -176,9 +239,11 @@ mod tests {
             "--kubelet-dir=kubelet",
             "--run-dir=run",
             "--registration-dir=here",
+            "--request-deadline=soon",
+            "--hand-over-deadline=2h",
         ])
         .unwrap_err();
-        assert_eq!(faults.0.len(), 5, "{faults}");
+        assert_eq!(faults.0.len(), 7, "{faults}");
     }
 
     #[test]

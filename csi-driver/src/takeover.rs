@@ -1,4 +1,5 @@
-//! Volumes whose agent is gone are handed to the next one.
+//! Volumes whose agent is gone are handed to the next one; those of an earlier driver process are fetched back
+//! from the agents that serve them.
 //!
 //! Invariant: the driver's dup keeps a connection alive between two agents; a volume is handed out again
 //! only if its own agent's link has ended and a process that isn't that agent (or has lost it) is there.
@@ -14,7 +15,10 @@ use sotto_handoff::message::Prepare;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
+use crate::broker::Agent;
 use crate::driver::Driver;
+use crate::returns::{self, ReturnError};
+use crate::unserved::StillAnswering;
 use crate::volume::Volume;
 use crate::volumes::Busy;
 
@@ -37,7 +41,13 @@ enum TakeOverError {
     #[error("no token is known: kubelet's next republish brings one")]
     NoToken,
     #[error(transparent)]
+    StillAnswering(#[from] StillAnswering),
+    #[error(transparent)]
     Agent(#[from] CallError),
+    #[error(transparent)]
+    Return(#[from] ReturnError),
+    #[error("it is being unpublished")]
+    Ending,
 }
 
 /// Hands volumes over whenever an agent comes or goes, until the drain begins.
@@ -61,7 +71,7 @@ pub(crate) async fn run(driver: Arc<Driver>) {
 async fn restore_all(driver: &Arc<Driver>) -> usize {
     let permits = Arc::new(Semaphore::new(PARALLEL));
     let mut tasks = JoinSet::new();
-    for volume in driver.volumes.all().into_iter().filter(|volume| needs_agent(volume)) {
+    for volume in driver.volumes.all().into_iter().filter(|volume| needs_care(volume)) {
         let (driver, permits) = (Arc::clone(driver), Arc::clone(&permits));
         tasks.spawn(async move {
             let _permit = permits.acquire().await;
@@ -83,17 +93,25 @@ async fn restore_all(driver: &Arc<Driver>) -> usize {
 }
 
 /// Volumes whose only holder is this process.
-pub(crate) fn unserved(driver: &Driver) -> usize {
-    driver.volumes.all().iter().filter(|volume| needs_agent(volume)).count()
+pub(crate) fn unserved(driver: &Driver) -> Vec<Arc<Volume>> {
+    driver.volumes.all().into_iter().filter(|volume| volume.needs_agent()).collect()
 }
 
-fn needs_agent(volume: &Volume) -> bool {
-    volume.connection.is_some() && volume.server().is_none()
+fn needs_care(volume: &Volume) -> bool {
+    !volume.is_held() || volume.needs_agent()
 }
 
 async fn restore(driver: &Driver, id: &VolumeId) -> bool {
     match hand_over(driver, id).await {
         Ok(()) => true,
+        Err(TakeOverError::Return(error)) => {
+            if error.is_expected() {
+                tracing::debug!(volume = %id, %error, "the volume is not held yet");
+            } else {
+                tracing::warn!(volume = %id, %error, "the volume is not held yet");
+            }
+            false
+        }
         Err(error) => {
             tracing::warn!(volume = %id, %error, "the volume has no sotto-node yet");
             if let Some(volume) = driver.volumes.get(id) {
@@ -107,24 +125,56 @@ async fn restore(driver: &Driver, id: &VolumeId) -> bool {
 async fn hand_over(driver: &Driver, id: &VolumeId) -> Result<(), TakeOverError> {
     let _turn = driver.volumes.turn(id, TURN_PATIENCE).await?;
     // It may have been unpublished, or handed over, in the meantime.
-    let Some(volume) = driver.volumes.get(id).filter(|volume| needs_agent(volume)) else {
+    let Some(volume) = driver.volumes.get(id).filter(|volume| needs_care(volume)) else {
         return Ok(());
     };
-    let Some(connection) = &volume.connection else { return Ok(()) };
+    let care = async {
+        if volume.is_held() {
+            to_current_agent(driver, &volume).await
+        } else {
+            Ok(returns::fetch(driver, &volume).await?)
+        }
+    };
+    let done = tokio::select! {
+        done = care => done,
+        () = volume.ends() => Err(TakeOverError::Ending),
+    };
+    driver.silent.notify_one();
+    done
+}
+
+async fn to_current_agent(driver: &Driver, volume: &Volume) -> Result<(), TakeOverError> {
     let agent = driver.broker.current().ok_or(TakeOverError::NoAgent)?;
     if volume.last_instance().is_some_and(|last| last == agent.instance()) {
         // The same process, connected anew: it has served all along.
+        let mut silence = volume.silence.lock().await;
+        silence.pause().await?;
         volume.served_by(agent, None);
+        silence.ends();
         return Ok(());
     }
     let tokens = volume.tokens().ok_or(TakeOverError::NoToken)?;
     let (generation, layout) = volume.shown();
-    let prepare = Prepare { generation, layout, ..volume.spec.prepare(id, &tokens) };
+    let prepare = Prepare { generation, layout, ..volume.spec.prepare(&volume.id, &tokens) };
     let prepared = agent.prepare(prepare, PREPARE_DEADLINE).await?;
-    let resend = volume.init.can_resend();
-    agent.serve(id, volume.init, resend, connection.as_fd(), SERVE_DEADLINE).await?;
-    tracing::info!(volume = %id, instance = %agent.instance(), "taken over");
+    // Held until it is known who answers from now on.
+    let mut silence = volume.silence.lock().await;
+    silence.pause().await?;
+    if let Err(error) = give(volume, &agent).await {
+        if !matches!(error, CallError::Refused(_)) {
+            silence.begins_anew();
+        }
+        return Err(error.into());
+    }
+    tracing::info!(volume = %volume.id, instance = %agent.instance(), "taken over");
     volume.shows(prepared.generation, prepared.layout);
     volume.served_by(agent, Some(prepared.object_count as usize));
+    silence.ends();
     Ok(())
+}
+
+async fn give(volume: &Volume, agent: &Agent) -> Result<(), CallError> {
+    let Some(connection) = volume.connection() else { return Err(CallError::Closed) };
+    let resend = volume.init.can_resend();
+    agent.serve(&volume.id, volume.init, resend, connection.as_fd(), SERVE_DEADLINE).await
 }

@@ -13,6 +13,7 @@ use crate::driver::{Driver, blocking};
 use crate::mount::{self, End};
 use crate::mountinfo;
 use crate::target::{TargetPath, is_gone};
+use crate::volume::Volume;
 use crate::volumes::Busy;
 
 /// How long a call waits for another one of the same volume, a take-over included; kubelet gives up after
@@ -44,6 +45,9 @@ pub async fn unpublish(
     id: VolumeId,
     target: TargetPath,
 ) -> Result<(), UnpublishError> {
+    // A take-over that waits for an agent gives its turn up.
+    let mounted = driver.volumes.get(&id).filter(|volume| volume.target == target);
+    let _ending = mounted.as_ref().map(Volume::ending);
     let _turn = driver.volumes.turn(&id, TURN_PATIENCE).await?;
     clear(driver, &target).await.map_err(|error| UnpublishError::Target(target.clone(), error))?;
     let known = driver.volumes.get(&id);
@@ -51,7 +55,7 @@ pub async fn unpublish(
         tracing::warn!(volume = %id, %target, "the volume is mounted elsewhere: it stays there");
         return Ok(());
     }
-    // Our dup closes here; with the mount gone the agent's session ends as well.
+    // Our dup closes when the call ends; with the mount gone the agent's session ends as well.
     let server = known.and_then(|volume| volume.server());
     driver.volumes.remove(&id);
     if let Some(agent) = server.or_else(|| driver.broker.current())

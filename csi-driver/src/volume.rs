@@ -11,9 +11,11 @@ use sotto_core::fuse_init::Negotiated;
 use sotto_core::identity::{ClassName, VolumeId, WorkloadIdentity};
 use sotto_core::secret::SecretBytes;
 use sotto_handoff::message::{Pod, Prepare};
+use tokio::sync::watch;
 
 use crate::broker::Agent;
 use crate::target::TargetPath;
+use crate::unserved::Silence;
 
 /// What kubelet said about a volume, checked; without tokens.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -53,8 +55,7 @@ impl VolumeSpec {
             optional: self.optional,
             refresh_ms: self.refresh_ms,
             max_stale_ms: self.max_stale_ms,
-            generation: 0,
-            layout: 0,
+            ..Prepare::default()
         }
     }
 }
@@ -70,13 +71,25 @@ pub struct Volume {
     pub spec: VolumeSpec,
     /// What was agreed upon with the kernel.
     pub init: Negotiated,
-    /// The FUSE connection; `None` if an earlier driver process mounted it and took its fd along.
-    pub connection: Option<OwnedFd>,
+    /// What is done while nobody serves; locked while the connection is being given to an agent.
+    pub(crate) silence: tokio::sync::Mutex<Silence>,
     state: Mutex<State>,
+    is_ending: watch::Sender<bool>,
+}
+
+/// A volume is being unpublished: nothing may keep its turn. Dropped, that is over.
+#[derive(Debug)]
+pub(crate) struct Ending(Arc<Volume>);
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        self.0.is_ending.send_replace(false);
+    }
 }
 
 #[derive(Default)]
 struct State {
+    connection: Option<Arc<OwnedFd>>,
     tokens: Option<Arc<SecretBytes>>,
     server: Option<Agent>,
     objects: usize,
@@ -94,7 +107,8 @@ impl std::fmt::Debug for State {
 }
 
 impl Volume {
-    /// A volume that nobody serves yet.
+    /// A volume that nobody serves yet. `connection` is its FUSE connection; `None` if an earlier driver
+    /// process mounted it and took its fd along.
     #[must_use]
     pub fn new(
         id: VolumeId,
@@ -103,7 +117,51 @@ impl Volume {
         init: Negotiated,
         connection: Option<OwnedFd>,
     ) -> Self {
-        Self { id, target, spec, init, connection, state: Mutex::default() }
+        let state = State { connection: connection.map(Arc::new), ..State::default() };
+        Self {
+            id,
+            target,
+            spec,
+            init,
+            silence: tokio::sync::Mutex::default(),
+            state: Mutex::new(state),
+            is_ending: watch::Sender::new(false),
+        }
+    }
+
+    /// The FUSE connection, if this process holds it.
+    #[must_use]
+    pub fn connection(&self) -> Option<Arc<OwnedFd>> {
+        self.with(|state| state.connection.clone())
+    }
+
+    /// Holds this device of the volume's connection from now on, in the place of another one if need be.
+    pub(crate) fn hold(&self, connection: OwnedFd) {
+        self.with(|state| state.connection = Some(Arc::new(connection)));
+    }
+
+    /// Whether this process holds the connection.
+    #[must_use]
+    pub fn is_held(&self) -> bool {
+        self.with(|state| state.connection.is_some())
+    }
+
+    /// Whether this process holds the connection, and nobody serves it.
+    #[must_use]
+    pub fn needs_agent(&self) -> bool {
+        self.is_held() && self.server().is_none()
+    }
+
+    /// Begins the volume's end: whoever works on it gives up.
+    pub(crate) fn ending(self: &Arc<Self>) -> Ending {
+        self.is_ending.send_replace(true);
+        Ending(Arc::clone(self))
+    }
+
+    /// Waits for the volume's end to begin.
+    pub(crate) async fn ends(&self) {
+        // The sender is ours: it lives.
+        let _ = self.is_ending.subscribe().wait_for(|ending| *ending).await;
     }
 
     /// Keeps the freshest tokens; the older ones are wiped.

@@ -11,6 +11,8 @@ mod driver_process;
 mod machine;
 #[path = "machine/mini_fuse.rs"]
 mod mini_fuse;
+#[path = "machine/readers.rs"]
+mod readers;
 
 #[path = "process/confined.rs"]
 mod confined;
@@ -22,9 +24,15 @@ mod publish;
 mod republish;
 #[path = "process/restart.rs"]
 mod restart;
+#[path = "process/returns.rs"]
+mod returns;
 #[path = "volumes/services.rs"]
 mod services;
 #[path = "volumes/takeover.rs"]
 mod takeover;
 #[path = "volumes/unpublish.rs"]
 mod unpublish;
+#[path = "volumes/unserved.rs"]
+mod unserved;
+#[path = "volumes/unserved_old_kernel.rs"]
+mod unserved_old_kernel;

@@ -1,14 +1,16 @@
 //! One connected agent, and the requests that the driver sends it.
 
-use std::os::fd::BorrowedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
 use sotto_core::fuse_init::Negotiated;
 use sotto_core::identity::VolumeId;
 use sotto_core::secret::SecretBytes;
-use sotto_handoff::link::{CallError, Link};
-use sotto_handoff::message::{Init, Prepare, Prepared, Release, Serve, Token, frame::Body};
+use sotto_handoff::link::{Answer, CallError, Link};
+use sotto_handoff::message::{
+    Init, Prepare, Prepared, Release, Return, Returned, Serve, Token, frame::Body,
+};
 
 /// Time for the answer to come back after the agent's own deadline.
 const ANSWER_MARGIN: Duration = Duration::from_secs(1);
@@ -88,9 +90,26 @@ impl Agent {
         deadline: Duration,
     ) -> Result<(), CallError> {
         let service_account_tokens = tokens.expose().to_vec();
-        let token = Token { volume_id: id.as_str().to_owned(), service_account_tokens };
+        let volume_id = id.as_str().to_owned();
+        let token = Token { volume_id, service_account_tokens, ..Token::default() };
         match self.link.call(Body::Token(token), None, deadline).await?.body {
             Body::Acknowledged(_) => Ok(()),
+            _ => Err(CallError::Unknown),
+        }
+    }
+
+    /// Asks for the connection of a volume that it serves. The fd is whatever it sent.
+    ///
+    /// # Errors
+    /// Its refusal (NOT_FOUND: it doesn't serve the volume), or no answer.
+    pub async fn give_back(
+        &self,
+        id: &VolumeId,
+        deadline: Duration,
+    ) -> Result<(Returned, Option<OwnedFd>), CallError> {
+        let request = Body::Return(Return { volume_id: id.as_str().to_owned() });
+        match self.link.call(request, None, deadline).await? {
+            Answer { body: Body::Returned(returned), fd } => Ok((returned, fd)),
             _ => Err(CallError::Unknown),
         }
     }

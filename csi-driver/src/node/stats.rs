@@ -19,13 +19,13 @@ fn condition(volume: &Volume) -> VolumeCondition {
     if let Some(message) = volume.trouble() {
         return VolumeCondition { abnormal: true, message };
     }
-    match (&volume.connection, volume.server()) {
+    match (volume.is_held(), volume.server()) {
         (_, Some(_)) => VolumeCondition { abnormal: false, message: "served".to_owned() },
-        (Some(_), None) => VolumeCondition {
+        (true, None) => VolumeCondition {
             abnormal: true,
             message: "no sotto-node serves the volume: reads wait until one does".to_owned(),
         },
-        (None, None) => VolumeCondition {
+        (false, None) => VolumeCondition {
             abnormal: false,
             message: "mounted before the driver's last restart".to_owned(),
         },

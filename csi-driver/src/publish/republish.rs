@@ -37,7 +37,7 @@ pub(super) async fn refresh(
         }
     };
     let volume = driver.volumes.get(id);
-    if let Some(volume) = volume.as_ref().filter(|volume| volume.connection.is_some()) {
+    if let Some(volume) = volume.as_ref().filter(|volume| volume.is_held()) {
         refresh_held(driver, volume, content.tokens).await;
         return None;
     }
@@ -68,14 +68,14 @@ pub(super) fn keep(
 async fn refresh_held(driver: &Driver, volume: &Volume, tokens: SecretBytes) {
     volume.keep_tokens(tokens);
     let (Some(agent), Some(tokens)) = (volume.server(), volume.tokens()) else {
-        driver.unserved.notify_one();
+        driver.look_for_agents();
         return;
     };
     match pass(&agent, &volume.id, &tokens).await {
         Ok(()) => volume.set_trouble(None),
         Err(error) if is_unknown(&error) => {
             volume.not_served();
-            driver.unserved.notify_one();
+            driver.look_for_agents();
         }
         Err(error) => volume.set_trouble(Some(error.to_string())),
     }

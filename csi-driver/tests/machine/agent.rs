@@ -3,19 +3,23 @@
 use std::collections::HashMap;
 use std::os::fd::OwnedFd;
 use std::path::Path;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use sotto_handoff::handshake;
 use sotto_handoff::link::{Answer, Handler, Link};
 use sotto_handoff::message::{
-    Acknowledged, Code, ObjectVersion, Prepare, Prepared, Released, Role, Serving, frame::Body,
+    Acknowledged, Code, ObjectVersion, Prepare, Prepared, Released, Returned, Role, Serving,
+    frame::Body,
 };
 use sotto_handoff::refusal::Refusal;
 use sotto_handoff::socket::connect;
 use tokio::sync::{Semaphore, watch};
 
-use super::mini_fuse;
+use super::machine::eventually;
+use super::mini_fuse::{self, Mute};
 
 /// What an agent was asked, in order.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,6 +28,21 @@ pub(crate) enum Asked {
     Serve { volume: String, resend: bool },
     Token { volume: String, tokens: String },
     Release { volume: String },
+    Return { volume: String },
+}
+
+/// What an agent does when it is asked for a connection.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) enum Returning {
+    /// It gives it back.
+    #[default]
+    Own,
+    /// It is of the version before and doesn't know the question.
+    Unknown,
+    /// It gives another file.
+    AnotherFile,
+    /// It gives the connection of another volume that it serves.
+    AnotherVolume,
 }
 
 /// How an agent behaves.
@@ -33,6 +52,9 @@ pub(crate) struct Behaviour {
     pub(crate) refuse_serve: Option<Refusal>,
     /// Each Prepare takes one permit.
     pub(crate) gate: Option<Arc<Semaphore>>,
+    /// Each Serve takes one permit, with the fd in hand.
+    pub(crate) serve_gate: Option<Arc<Semaphore>>,
+    pub(crate) returning: Returning,
 }
 
 /// One agent process.
@@ -46,11 +68,13 @@ struct State {
     behaviour: Behaviour,
     asked: watch::Sender<Vec<Asked>>,
     served: Mutex<HashMap<String, Served>>,
+    mute: Arc<Mute>,
+    tokens: Mutex<Vec<u8>>,
 }
 
 struct Served {
     /// Kept while the thread is stopped.
-    _connection: OwnedFd,
+    connection: OwnedFd,
     stop: Option<OwnedFd>,
     thread: Option<JoinHandle<()>>,
 }
@@ -78,6 +102,8 @@ impl Agent {
             behaviour,
             asked: watch::Sender::new(Vec::new()),
             served: Mutex::default(),
+            mute: Arc::default(),
+            tokens: Mutex::default(),
         };
         let agent = Self { state: Arc::new(state), task: Mutex::new(None) };
         agent.connect(run_dir).await;
@@ -120,6 +146,27 @@ impl Agent {
         tokio::task::spawn_blocking(freeze).await.unwrap();
     }
 
+    /// Goes on reading requests, and answers none.
+    pub(crate) fn mute(&self) {
+        self.state.mute.is_on.store(true, Ordering::SeqCst);
+    }
+
+    /// Waits until requests wait on a connection that it holds and doesn't serve any more.
+    pub(crate) async fn requests_wait(&self) {
+        let waits = |served: &Served| {
+            let mut ready = [PollFd::new(&served.connection, PollFlags::IN)];
+            let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+            poll(&mut ready, Some(&now)).unwrap() == 1
+        };
+        eventually("requests wait", || self.state.served.lock().unwrap().values().any(waits)).await;
+    }
+
+    /// Waits until it has read `count` requests that it doesn't answer.
+    pub(crate) async fn swallowed(&self, count: usize) {
+        let swallowed = || self.state.mute.swallowed.load(Ordering::SeqCst);
+        eventually("requests are read", || swallowed() >= count).await;
+    }
+
     /// What it was asked so far.
     pub(crate) fn asked(&self) -> Vec<Asked> {
         self.state.asked.borrow().clone()
@@ -152,6 +199,9 @@ impl Handler for Requests {
                     return Err(refusal.clone());
                 }
                 assert_eq!(serve.init.unwrap().major, 7);
+                if let Some(gate) = &state.behaviour.serve_gate {
+                    gate.acquire().await.unwrap().forget();
+                }
                 state.serve(serve.volume_id, fd.unwrap(), serve.resend);
                 Ok(Body::Serving(Serving {}).into())
             }
@@ -164,6 +214,7 @@ impl Handler for Requests {
                 }
                 Ok(Body::Acknowledged(Acknowledged {}).into())
             }
+            Body::Return(wanted) => state.give_back(wanted.volume_id),
             Body::Release(release) => {
                 let served = state.served.lock().unwrap().remove(&release.volume_id);
                 tokio::task::spawn_blocking(|| drop(served)).await.unwrap();
@@ -182,6 +233,7 @@ impl State {
 
     async fn prepare(&self, prepare: Prepare) -> Result<Answer, Refusal> {
         assert!(prepare.deadline_ms > 0);
+        self.tokens.lock().unwrap().clone_from(&prepare.service_account_tokens);
         self.note(Asked::Prepare {
             volume: prepare.volume_id,
             tokens: String::from_utf8(prepare.service_account_tokens).unwrap(),
@@ -196,8 +248,27 @@ impl State {
             object_count: 1,
             generation: 1,
             layout: 1,
+            ..Prepared::default()
         });
         self.behaviour.refuse_prepare.clone().map_or(Ok(prepared.into()), Err)
+    }
+
+    fn give_back(&self, volume: String) -> Result<Answer, Refusal> {
+        self.note(Asked::Return { volume: volume.clone() });
+        let served = self.served.lock().unwrap();
+        let own = |other: bool| served.iter().find(|(id, _)| (**id == volume) != other);
+        let connection = |other| own(other).map(|(_, it)| it.connection.try_clone().unwrap());
+        let fd = match self.behaviour.returning {
+            Returning::Own => connection(false),
+            Returning::Unknown => return Err(Refusal::new(Code::Unimplemented, "not known")),
+            Returning::AnotherFile => Some(std::fs::File::open("/dev/null").unwrap().into()),
+            Returning::AnotherVolume => connection(true),
+        };
+        let fd = Some(fd.ok_or_else(|| Refusal::new(Code::NotFound, "no such volume"))?);
+        let service_account_tokens = self.tokens.lock().unwrap().clone();
+        let returned =
+            Returned { generation: 1, layout: 1, object_count: 1, service_account_tokens };
+        Ok(Answer { body: Body::Returned(returned), fd })
     }
 
     fn serve(&self, volume: String, connection: OwnedFd, resend: bool) {
@@ -207,8 +278,10 @@ impl State {
         let (stopped, stop) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).unwrap();
         let who = self.instance.clone();
         let kept = connection.try_clone().unwrap();
-        let thread = std::thread::spawn(move || mini_fuse::serve(&connection, &stopped, &who));
-        let served = Served { _connection: kept, stop: Some(stop), thread: Some(thread) };
+        let mute = Arc::clone(&self.mute);
+        let thread =
+            std::thread::spawn(move || mini_fuse::serve(&connection, &stopped, &who, &mute));
+        let served = Served { connection: kept, stop: Some(stop), thread: Some(thread) };
         self.served.lock().unwrap().insert(volume, served);
     }
 }

@@ -1,6 +1,7 @@
 //! A driver as a child process: started by path, its log in a file, ended by id.
 
 use std::fs::File;
+use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -15,7 +16,12 @@ pub(crate) struct DriverProcess {
 impl DriverProcess {
     /// Starts the driver of `machine` and waits until it answers.
     pub(crate) async fn started(machine: &Machine) -> Self {
-        let mut process = Self::spawned(machine, &["--log=trace"]);
+        Self::started_with(machine, &[]).await
+    }
+
+    /// The same, with more arguments.
+    pub(crate) async fn started_with(machine: &Machine, more: &[&str]) -> Self {
+        let mut process = Self::spawned(machine, &[&["--log=trace"], more].concat());
         let registered = "kubelet/plugins_registry/csi.sotto.dev-reg.sock";
         let socket = machine.path(registered);
         eventually("the driver starts", || {
@@ -42,6 +48,13 @@ impl DriverProcess {
 
     pub(crate) fn id(&self) -> u32 {
         self.child.id()
+    }
+
+    /// How many FUSE devices it has open.
+    pub(crate) fn devices(&self) -> usize {
+        let open = std::fs::read_dir(format!("/proc/{}/fd", self.id())).unwrap();
+        let targets = open.filter_map(|fd| std::fs::read_link(fd.ok()?.path()).ok());
+        targets.filter(|target| target == Path::new("/dev/fuse")).count()
     }
 
     /// Kills it as the kernel would.

@@ -7,10 +7,14 @@ use std::time::Duration;
 
 use clap::Parser;
 use rustix::mount::{UnmountFlags, unmount};
+use sotto_core::identity::{
+    ClassName, Namespace, NodeName, PodName, PodUid, ServiceAccountName, WorkloadIdentity,
+};
 use sotto_csi::app::App;
 use sotto_csi::cli::{Cli, Serve};
 use sotto_csi::mountinfo::{self, Mount};
 use sotto_csi::settings::Settings;
+use sotto_csi::volume::VolumeSpec;
 use sotto_proto::csi::v1::node_client::NodeClient;
 use sotto_proto::csi::v1::volume_capability::{AccessType, MountVolume};
 use sotto_proto::csi::v1::{
@@ -183,6 +187,24 @@ impl Machine {
         let file = self.target(uid).join("who");
         let read = tokio::task::spawn_blocking(move || std::fs::read_to_string(file));
         tokio::time::timeout(PATIENCE, read).await.expect("nobody serves the mount").unwrap()
+    }
+}
+
+/// What the driver makes of the machine's requests for pod `uid`, but for the group.
+pub(crate) fn spec(uid: &str) -> VolumeSpec {
+    VolumeSpec {
+        identity: WorkloadIdentity {
+            namespace: Namespace::parse("payments").unwrap(),
+            pod_name: PodName::parse("web-0").unwrap(),
+            pod_uid: PodUid::parse(uid).unwrap(),
+            service_account: ServiceAccountName::parse("checkout").unwrap(),
+            node: NodeName::parse("node-1").unwrap(),
+        },
+        class: ClassName::parse("payments-db").unwrap(),
+        mount_group: None,
+        refresh_ms: None,
+        max_stale_ms: None,
+        optional: false,
     }
 }
 

@@ -1,6 +1,7 @@
 //! The least FUSE server that can be told apart: a root with one file, `who`, that says who serves.
 
 use std::os::fd::{AsFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
@@ -23,8 +24,16 @@ const WHO: u64 = 2;
 const ENOENT: i32 = 2;
 const ENOSYS: i32 = 38;
 
+/// What makes a server read requests and never answer them.
+#[derive(Debug, Default)]
+pub(crate) struct Mute {
+    pub(crate) is_on: AtomicBool,
+    /// How many it has read so.
+    pub(crate) swallowed: AtomicUsize,
+}
+
 /// Serves until the connection ends or the other end of `stop` is closed.
-pub(crate) fn serve(connection: &OwnedFd, stop: &OwnedFd, who: &str) {
+pub(crate) fn serve(connection: &OwnedFd, stop: &OwnedFd, who: &str, mute: &Mute) {
     let mut bytes = vec![0; 64 << 10];
     loop {
         let mut ready = [
@@ -40,6 +49,10 @@ pub(crate) fn serve(connection: &OwnedFd, stop: &OwnedFd, who: &str) {
             Err(Errno::INTR | Errno::AGAIN | Errno::NOENT) => continue,
             Err(_) => return, // ENODEV: unmounted
         };
+        if mute.is_on.load(Ordering::SeqCst) {
+            mute.swallowed.fetch_add(1, Ordering::SeqCst);
+            continue;
+        }
         if let Some(reply) = answer(&bytes[..size], who) {
             // ENOENT: the caller was interrupted.
             let _ = rustix::io::write(connection, &reply);
@@ -62,6 +75,10 @@ fn answer(request: &[u8], who: &str) -> Option<Vec<u8>> {
         LOOKUP => Err(ENOENT),
         GETATTR => {
             let mut reply = vec![0; 16];
+            if node == ROOT {
+                // For an hour the kernel asks the root's mode no more, so that a path leads to LOOKUP.
+                reply[..8].copy_from_slice(&3_600_u64.to_ne_bytes());
+            }
             reply.extend(attributes(node, who));
             Ok(reply)
         }

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use crate::agent::{Agent, Behaviour};
 use crate::driver_process::{DriverProcess, log};
-use crate::machine::{Machine, agent_gid};
+use crate::machine::{Machine, agent_gid, eventually};
 
 const CAP_SYS_ADMIN: u64 = 1 << 21;
 
@@ -75,17 +75,33 @@ async fn no_file_descriptor_is_left_of_volumes_that_are_gone() {
     let machine = Machine::new();
     let process = DriverProcess::started(&machine).await;
     let _agent = Agent::connected(&machine.run_dir(), "a", Behaviour::default()).await;
-    let devices = || {
-        let open = std::fs::read_dir(format!("/proc/{}/fd", process.id())).unwrap();
-        let targets = open.filter_map(|fd| std::fs::read_link(fd.ok()?.path()).ok());
-        targets.filter(|target| target == Path::new("/dev/fuse")).count()
-    };
     for number in 0..10 {
         machine.publish(&format!("csi-{number}"), &format!("uid-{number}"), "t").await.unwrap();
     }
-    assert_eq!(devices(), 10, "the driver holds one each");
+    assert_eq!(process.devices(), 10, "the driver holds one each");
     for number in 0..10 {
         machine.unpublish(&format!("csi-{number}"), &format!("uid-{number}")).await.unwrap();
     }
-    assert_eq!(devices(), 0);
+    assert_eq!(process.devices(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_file_descriptor_is_left_of_answers_that_the_driver_gave() {
+    let machine = Machine::new();
+    let process = DriverProcess::started_with(&machine, &["--request-deadline=1s"]).await;
+    let devices = async |what, wanted| {
+        eventually(what, || process.devices() == wanted).await;
+    };
+    let agent = Agent::connected(&machine.run_dir(), "a", Behaviour::default()).await;
+    machine.publish("csi-1", "uid-1", "token").await.unwrap();
+    assert_eq!(process.devices(), 1);
+    agent.die().await;
+    devices("the driver answers on a device of its own", 2).await;
+    let next = Agent::connected(&machine.run_dir(), "b", Behaviour::default()).await;
+    devices("it stops when there is an agent", 1).await;
+    assert_eq!(machine.who_serves("uid-1").await.unwrap(), "b");
+    next.die().await;
+    devices("it answers again", 2).await;
+    machine.unpublish("csi-1", "uid-1").await.unwrap();
+    devices("nothing is left", 0).await;
 }

@@ -1,6 +1,7 @@
 //! SIGTERM, and command lines that don't start.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::Semaphore;
 
@@ -58,6 +59,25 @@ async fn on_sigterm_a_volume_without_an_agent_is_waited_for() {
     let _next = Agent::connected(&machine.run_dir(), "b", Behaviour::default()).await;
     assert!(process.ended().await.success());
     assert_eq!(machine.who_serves("uid-1").await.unwrap(), "b");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn on_sigterm_a_volume_that_stays_without_an_agent_is_named_as_lost() {
+    let machine = Machine::new();
+    let more = ["--hand-over-deadline=1s", "--request-deadline=1s"];
+    let process = DriverProcess::started_with(&machine, &more).await;
+    let agent = Agent::connected(&machine.run_dir(), "a", Behaviour::default()).await;
+    machine.publish("csi-1", "uid-1", "token").await.unwrap();
+    agent.die().await;
+    eventually("the driver answers readers itself", || process.devices() == 2).await;
+    let before = std::time::Instant::now();
+    process.terminate();
+    assert!(process.ended().await.success(), "{}", log(&machine));
+    let took = before.elapsed();
+    assert!(took >= Duration::from_secs(1) && took < Duration::from_secs(10), "{took:?}");
+    let log = log(&machine);
+    let lost = log.lines().find(|line| line.contains("its mount ends with this process")).unwrap();
+    assert!(lost.contains("csi-1") && lost.contains("web-0"), "{lost}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

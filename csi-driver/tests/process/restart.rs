@@ -3,15 +3,12 @@
 use std::path::PathBuf;
 
 use sotto_core::fuse_init::Negotiated;
-use sotto_core::identity::{
-    ClassName, Namespace, NodeName, PodName, PodUid, ServiceAccountName, VolumeId, WorkloadIdentity,
-};
+use sotto_core::identity::VolumeId;
 use sotto_csi::journal::{Entry, Journal};
-use sotto_csi::volume::VolumeSpec;
 
 use crate::agent::{Agent, Asked, Behaviour};
 use crate::driver_process::DriverProcess;
-use crate::machine::{Machine, PATIENCE};
+use crate::machine::{Machine, PATIENCE, spec};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_mount_survives_the_driver_and_is_found_again() {
@@ -161,21 +158,7 @@ async fn a_driver_killed_while_the_agent_fetches_leaves_no_mount() {
 }
 
 fn entry() -> Entry {
-    let spec = VolumeSpec {
-        identity: WorkloadIdentity {
-            namespace: Namespace::parse("payments").unwrap(),
-            pod_name: PodName::parse("web-0").unwrap(),
-            pod_uid: PodUid::parse("uid-1").unwrap(),
-            service_account: ServiceAccountName::parse("checkout").unwrap(),
-            node: NodeName::parse("node-1").unwrap(),
-        },
-        class: ClassName::parse("payments-db").unwrap(),
-        mount_group: None,
-        refresh_ms: None,
-        max_stale_ms: None,
-        optional: false,
-    };
     let init = Negotiated { major: 7, minor: 40, max_readahead: 0, flags: 0, max_write: 4_096 };
     let target = PathBuf::from("pods/uid-1/volumes/kubernetes.io~csi/secrets/mount");
-    Entry::new(VolumeId::parse("csi-1").unwrap(), target, spec, init)
+    Entry::new(VolumeId::parse("csi-1").unwrap(), target, spec("uid-1"), init)
 }
