@@ -1,6 +1,7 @@
 //! What the end-to-end tests share: a scene with a store, an issuer, a node and a pod.
 
 pub mod files;
+pub mod readers;
 pub mod scene;
 pub mod wait;
 

@@ -11,6 +11,7 @@
 //! | [`limits`] | how large objects and volumes may be |
 //! | [`snapshot`] | one complete, immutable generation of a volume |
 //! | [`rotation`] | when a volume asks its store again, and what the answers mean |
+//! | [`breaker`] | when a store that can't answer is asked again, by all volumes that use it |
 //! | [`lease`] | when leases and their token are prolonged, or what was read under them is read anew |
 //! | [`audit`] | the record of each decision |
 //! | [`clock`] | wall time that tests can set |
@@ -18,6 +19,7 @@
 
 pub mod attributes;
 pub mod audit;
+pub mod breaker;
 pub mod class;
 pub mod clock;
 pub mod fuse_init;

@@ -11,6 +11,7 @@
 //! clock tests it. A refusal changes nothing until it was seen twice in a row; an outage never refuses an
 //! object, and only age closes a volume. Called by the volume's owner task.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 /// How soon a refusal is asked for again before it counts.
@@ -115,21 +116,38 @@ pub struct Rotation {
     last_answer: Duration,
     outages: u32,
     next: Duration,
+    /// The pause before the first attempt, as long as it is to be repeated.
+    first: Option<Duration>,
 }
 
 impl Rotation {
     /// A volume of `objects` that was fetched at `now`. Its first refresh comes after a part of the
-    /// interval, by chance, so that volumes that started together don't stay together.
+    /// interval, by chance, at least half; and the second after the same part again: so volumes that
+    /// started together are spread over the whole interval.
     #[must_use]
     pub fn new(policy: RefreshPolicy, objects: usize, now: Duration, jitter: Jitter) -> Self {
         let half = policy.interval / 2;
+        let first = half + jitter.of(half);
         Self {
             policy,
             objects: vec![ObjectState::Served; objects],
             freshness: Freshness::Fresh,
             last_answer: now,
             outages: 0,
-            next: now + half + jitter.of(half),
+            next: now + first,
+            first: Some(first),
+        }
+    }
+
+    /// What a former process knew already: these objects are refused, or everything is closed.
+    pub fn resume(&mut self, refused: &BTreeSet<usize>, is_closed: bool) {
+        for index in refused {
+            if let Some(object) = self.objects.get_mut(*index) {
+                *object = ObjectState::Refused;
+            }
+        }
+        if is_closed {
+            self.freshness = Freshness::Closed;
         }
     }
 
@@ -153,6 +171,29 @@ impl Rotation {
         self.next = self.next.min(at);
     }
 
+    /// The store as a whole is not to be asked before `at`: the next attempt is then.
+    pub fn wait_until(&mut self, at: Duration) {
+        self.next = at;
+    }
+
+    /// The time between two attempts.
+    #[must_use]
+    pub fn interval(&self) -> Duration {
+        self.policy.interval
+    }
+
+    /// When the last good values are too old; in the past where everything is closed.
+    #[must_use]
+    pub fn stale_at(&self) -> Duration {
+        self.last_answer.saturating_add(self.policy.max_stale)
+    }
+
+    /// Whether a refusal waits to be confirmed.
+    #[must_use]
+    pub fn is_suspicious(&self) -> bool {
+        self.objects.contains(&ObjectState::Suspected)
+    }
+
     /// How fresh the values are.
     #[must_use]
     pub fn freshness(&self) -> Freshness {
@@ -168,7 +209,7 @@ impl Rotation {
     /// Whether no answer waits to be confirmed and no outage lasts.
     #[must_use]
     pub fn is_settled(&self) -> bool {
-        self.freshness == Freshness::Fresh && !self.objects.contains(&ObjectState::Suspected)
+        self.freshness == Freshness::Fresh && !self.is_suspicious()
     }
 
     /// Nothing was asked until `now` since leases vouched for the values: their age counts from here.
@@ -250,7 +291,7 @@ impl Rotation {
         let interval = self.policy.interval;
         // After an outage everybody's next attempt would be a moment after the store came back.
         self.next = if self.outages == 0 {
-            now + interval
+            now + self.first.take().unwrap_or(interval)
         } else {
             now + interval / 2 + jitter.of(interval / 2)
         };
@@ -269,10 +310,6 @@ impl Rotation {
                 now + longest / 2 + jitter.of(longest / 2)
             }
         };
-    }
-
-    fn stale_at(&self) -> Duration {
-        self.last_answer.saturating_add(self.policy.max_stale)
     }
 }
 

@@ -16,6 +16,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use rustix::process::{Pid, Signal};
 use serde_json::Value;
 
 pub use binaries::{Binaries, NotBuilt};
@@ -102,6 +103,26 @@ impl Node {
     #[must_use]
     pub fn agent(&self) -> &Running {
         &self.agent
+    }
+
+    /// The agent's worker, as long as one is there: the agent's process is its supervisor.
+    #[must_use]
+    pub fn worker(&self) -> Option<u32> {
+        let pid = self.agent.pid();
+        let children = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).ok()?;
+        children.split_whitespace().next()?.parse().ok()
+    }
+
+    /// Kills the agent's worker; its supervisor lives on.
+    ///
+    /// # Errors
+    /// There is none.
+    pub fn kill_worker(&self) -> Result<u32, NodeError> {
+        let none = || io::Error::new(io::ErrorKind::NotFound, "the agent has no worker");
+        let worker = self.worker().ok_or_else(none)?;
+        let pid = i32::try_from(worker).ok().and_then(Pid::from_raw).ok_or_else(none)?;
+        rustix::process::kill_process(pid, Signal::KILL).map_err(io::Error::from)?;
+        Ok(worker)
     }
 
     /// A path on the machine, e.g. `classes/x.yaml`, `etc/jwks.json`, `run`.

@@ -11,6 +11,8 @@ use sotto_runtime::drain::{self, Drain};
 use sotto_runtime::memory::{LockedMemory, Protection};
 use sotto_runtime::metrics::{AgentMetrics, Sample};
 use sotto_store::ProviderSockets;
+use sotto_supervisor::worker::ALIVE_INTERVAL;
+use sotto_supervisor::{Keeper, TakenUp};
 use sotto_volume::audit::AuditLog;
 use sotto_volume::classes::ClassSource;
 use sotto_volume::cluster::{ClusterView, NoCluster, Reviews};
@@ -38,20 +40,20 @@ const BLOCKING_THREADS: usize = 16;
 ///
 /// # Errors
 /// A part could not be started.
-pub fn run(config: Config, node: NodeName, admin: &str) -> anyhow::Result<()> {
+pub fn run(config: Config, node: NodeName, admin: &str, taken: TakenUp) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .max_blocking_threads(BLOCKING_THREADS)
         .enable_all()
         .build()
         .context("the runtime could not be started")?;
-    runtime.block_on(serve(config, node, admin))?;
+    runtime.block_on(serve(config, node, admin, taken))?;
     // Not for what blocks for ever: a server of a volume ends with the process.
     runtime.shutdown_timeout(Duration::from_secs(1));
     Ok(())
 }
 
-async fn serve(config: Config, node: NodeName, admin: &str) -> anyhow::Result<()> {
+async fn serve(config: Config, node: NodeName, admin: &str, taken: TakenUp) -> anyhow::Result<()> {
     let Config { stores, limits, refresh, tokens, classes, audit, driver, metrics } = config;
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let counted: Arc<AgentMetrics> = Arc::default();
@@ -73,6 +75,7 @@ async fn serve(config: Config, node: NodeName, admin: &str) -> anyhow::Result<()
         memory: Arc::clone(&memory) as _,
         audit: audit.clone(),
         metrics: Arc::clone(&counted),
+        keeper: taken.keeper.clone(),
         clock,
         limits,
         refresh,
@@ -80,6 +83,9 @@ async fn serve(config: Config, node: NodeName, admin: &str) -> anyhow::Result<()
         deadlines: Deadlines::default(),
         drain: drain.clone(),
     });
+    let restored = volumes.restore(taken.kept);
+    tracing::info!(restored, "volumes that an earlier worker served are served on");
+    drain.spawn(say_alive(taken.keeper, drain.clone()));
     answer_probes(admin, &readiness, &drain);
     if let Some(address) = metrics {
         let sampled = sampled(&volumes, limits.volumes, &audit, &memory);
@@ -160,6 +166,20 @@ fn scrape(counted: &AgentMetrics, sampled: Vec<Sample>, driver: DriverCalls) -> 
             }
         })
     })
+}
+
+/// Tells the supervisor that this process doesn't hang.
+async fn say_alive(keeper: Keeper, drain: Drain) {
+    let mut ticks = tokio::time::interval(ALIVE_INTERVAL);
+    loop {
+        tokio::select! {
+            _ = ticks.tick() => {}
+            () = drain.begun() => return,
+        }
+        if let Err(error) = keeper.alive() {
+            tracing::warn!(%error, "the supervisor can't be told that this process lives");
+        }
+    }
 }
 
 fn answer_probes(admin: &str, readiness: &Readiness, drain: &Drain) {

@@ -11,6 +11,7 @@ use sotto_node::config::Config;
 use sotto_node::{admin, app, check, process};
 use sotto_runtime::allocator::WipingAllocator;
 use sotto_runtime::{EXIT_CONFIGURATION, telemetry};
+use sotto_supervisor::{Pace, Program, TakenUp};
 
 #[global_allocator]
 static ALLOCATOR: WipingAllocator = WipingAllocator;
@@ -51,12 +52,40 @@ fn main() -> ExitCode {
 }
 
 fn serve(arguments: ServeArguments) -> ExitCode {
+    // Of a worker's threads none is there yet; of a supervisor's there will be no other.
+    let taken = match sotto_supervisor::take_up() {
+        Ok(taken) => taken,
+        Err(error) => return refuse(format!("the supervisor: {error}")),
+    };
     if let Err(error) = telemetry::init(&arguments.log) {
         return refuse(error);
     }
     if let Err(error) = process::confine(arguments.mode()) {
         return refuse(error);
     }
+    match taken {
+        Some(taken) => work(arguments, taken),
+        None => supervise(),
+    }
+}
+
+/// PID 1: runs this binary again as the worker.
+fn supervise() -> ExitCode {
+    let program = Program {
+        path: "/proc/self/exe".into(),
+        arguments: std::env::args_os().collect(),
+        hopeless: EXIT_CONFIGURATION,
+    };
+    match sotto_supervisor::supervise(&program, Pace::default()) {
+        Ok(code) => ExitCode::from(code),
+        Err(error) => {
+            say_error(format!("the worker can't be supervised: {error}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn work(arguments: ServeArguments, taken: TakenUp) -> ExitCode {
     let node = match NodeName::parse(arguments.node_name.clone().unwrap_or_default()) {
         Ok(node) => node,
         Err(error) => return refuse(format!("--node-name: {error}")),
@@ -70,7 +99,7 @@ fn serve(arguments: ServeArguments) -> ExitCode {
         Ok(driver) => Config { driver, ..config },
         Err(fault) => return refuse(fault),
     };
-    match app::run(config, node, &arguments.admin) {
+    match app::run(config, node, &arguments.admin, taken) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             say_error(format!("{error:#}"));

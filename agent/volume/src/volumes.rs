@@ -4,6 +4,7 @@
 //! volume id is known with one pod and one set of attributes, or not at all. Every request ends by its
 //! deadline. This module finds the owner; `owner` is the life of one volume.
 
+mod deposit;
 mod error;
 mod handler;
 mod held;
@@ -14,6 +15,7 @@ mod refusal;
 mod registry;
 mod report;
 mod request;
+mod restore;
 mod turn;
 mod turning;
 mod wipe;
@@ -36,9 +38,9 @@ use sotto_handoff::message::{Return, Returned, Serve, Token};
 use sotto_runtime::drain::Drain;
 use sotto_runtime::metrics::AgentMetrics;
 use sotto_store::Stores;
+use sotto_supervisor::Keeper;
 use tokio::sync::{Semaphore, oneshot};
 use tokio::time::Instant;
-use zeroize::Zeroizing;
 
 use crate::audit::AuditLog;
 use crate::classes::ClassSource;
@@ -48,7 +50,7 @@ use crate::reporter::PodReporter;
 use crate::token::TokenVerifier;
 use owner::{Command, Versions};
 use registry::Registry;
-use request::{Shown, VolumeSpec};
+use request::{Brought, Shown, VolumeSpec};
 
 pub use error::{ObjectFault, VolumeError};
 pub use request::RequestError;
@@ -105,6 +107,8 @@ pub struct Services {
     pub memory: Arc<dyn SecretMemorySource>,
     /// The audit log.
     pub audit: AuditLog,
+    /// Where to leave what the next worker needs.
+    pub keeper: Keeper,
     /// What is counted.
     pub metrics: Arc<AgentMetrics>,
     /// Wall time.
@@ -152,9 +156,9 @@ impl Volumes {
         let request = request::read(message, &services.node, services.deadlines.prepare)
             .map_err(VolumeError::Request)?;
         let end = Instant::now() + request.deadline;
-        let (spec, tokens) = (Arc::new(request.spec), Arc::new(request.tokens));
+        let (spec, brought) = (Arc::new(request.spec), Arc::new(request.brought));
         let own_users = services.reviews.cluster.has_own_users(&spec.identity);
-        let versions = self.prepare_volume(&spec, &tokens, end, (request.shown, request.deadline));
+        let versions = self.prepare_volume(&spec, &brought, end, (request.shown, request.deadline));
         let (own_users, versions) = tokio::join!(own_users, versions);
         Ok(Prepared { own_users, ..prepared(&versions?) })
     }
@@ -162,14 +166,14 @@ impl Volumes {
     async fn prepare_volume(
         &self,
         spec: &Arc<VolumeSpec>,
-        tokens: &Arc<Zeroizing<Vec<u8>>>,
+        brought: &Arc<Brought>,
         end: Instant,
         (shown, deadline): (Shown, Duration),
     ) -> Result<Versions, Arc<VolumeError>> {
         for _ in 0..TRIES {
             let (reply, answer) = oneshot::channel();
             let left = end.saturating_duration_since(Instant::now());
-            owner::prepare(&self.0, spec, tokens, left, shown, reply)?;
+            owner::prepare(&self.0, spec, brought, left, shown, reply)?;
             match tokio::time::timeout_at(end, answer).await {
                 Ok(Ok(versions)) => return versions,
                 // Its owner ended before it read the request: there will be another one.
@@ -202,10 +206,10 @@ impl Volumes {
     }
 
     async fn token(&self, message: Token) -> Result<(), Arc<VolumeError>> {
-        let tokens = Zeroizing::new(message.service_account_tokens);
+        let brought = Brought::new(message.service_account_tokens, message.publish_secrets);
         let volume = request::volume(&message.volume_id).map_err(VolumeError::Request)?;
         let deadline = self.0.services.deadlines.request;
-        let command = |reply| Command::Token { tokens, reply };
+        let command = |reply| Command::Token { brought, reply };
         self.ask(&volume, "the token was not taken", deadline, command)
             .await
             .inspect_err(|error| report::token_not_taken(&self.0, &volume, error))?

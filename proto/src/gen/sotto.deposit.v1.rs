@@ -11,7 +11,7 @@ pub struct Volume {
     pub init: ::core::option::Option<Init>,
     #[prost(message, optional, tag = "4")]
     pub class: ::core::option::Option<Class>,
-    /// All that are still held; the last one is the current one.
+    /// All that are still held but the staged one; the last one is the current one.
     #[prost(message, repeated, tag = "5")]
     pub generations: ::prost::alloc::vec::Vec<Generation>,
     /// Generations that a subPath bind still shows.
@@ -37,9 +37,23 @@ pub struct Volume {
     pub session: ::prost::alloc::vec::Vec<u8>,
     #[prost(message, repeated, tag = "13")]
     pub leases: ::prost::alloc::vec::Vec<Lease>,
-    /// The pod has a user namespace of its own.
-    #[prost(bool, tag = "14")]
-    pub own_users: bool,
+    /// A generation that is being turned to: the kernel may have turned already, or not.
+    #[prost(message, optional, tag = "14")]
+    pub staged: ::core::option::Option<Generation>,
+    /// Objects, by their places in the class, whose values are to be made anew at once.
+    #[prost(uint32, repeated, tag = "15")]
+    pub expiring: ::prost::alloc::vec::Vec<u32>,
+    /// Names of generations whose files show the current one's.
+    #[prost(message, repeated, tag = "16")]
+    pub followed: ::prost::alloc::vec::Vec<Layout>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Layout {
+    #[prost(uint64, tag = "1")]
+    pub generation: u64,
+    /// In the order of the inode numbers.
+    #[prost(string, repeated, tag = "2")]
+    pub paths: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Spec {

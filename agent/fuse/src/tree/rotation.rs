@@ -159,6 +159,17 @@ impl Tree {
         replaced
     }
 
+    /// The generations that can be read by their own numbers, oldest first; the current one is the last.
+    #[must_use]
+    pub fn snapshots(&self) -> Vec<Arc<Snapshot>> {
+        let state = self.read_state();
+        let own = state.held.values().filter_map(|held| match &held.values {
+            Values::Own(snapshot) => Some(Arc::clone(snapshot)),
+            Values::Followed(_) | Values::Gone => None,
+        });
+        own.collect()
+    }
+
     /// Generations whose values are in memory, oldest first.
     #[must_use]
     pub fn generations(&self) -> Vec<Generation> {

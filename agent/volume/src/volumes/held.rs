@@ -1,9 +1,11 @@
 //! What a prepared volume holds.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde_json::json;
+use sotto_core::class::SecretProviderClass;
 use sotto_core::clock::Clock;
 use sotto_core::rotation::{Freshness, RefreshPolicy};
 use sotto_core::snapshot::{Generation, ObjectVersion, Snapshot};
@@ -14,8 +16,29 @@ use tokio::time::Instant;
 use super::turn::Turn;
 use super::turning::Turning;
 
+/// How long an old generation's directory stays, for those that resolved a path in it.
+pub(super) const GRACE: Duration = Duration::from_secs(30);
+
+/// What a former worker left about a volume's time.
+pub(super) struct Resumed {
+    /// Of the last good values.
+    pub(super) age: Duration,
+    /// The highest number that a generation ever had.
+    pub(super) last: Generation,
+    pub(super) refused: BTreeSet<usize>,
+    pub(super) is_closed: bool,
+    /// Objects whose values are to be made anew at once.
+    pub(super) expiring: BTreeSet<usize>,
+    pub(super) leases: Vec<Lease>,
+    /// Generations that are to go.
+    pub(super) old: Vec<Generation>,
+    /// Generations that a subPath bind still shows.
+    pub(super) hidden: Vec<Generation>,
+}
+
 /// A volume's secrets and the login that they were fetched with.
 pub(super) struct Held {
+    pub(super) class: Arc<SecretProviderClass>,
     pub(super) plan: Arc<VolumePlan>,
     pub(super) session: Arc<StoreSession>,
     pub(super) tree: Arc<Tree>,
@@ -30,10 +53,13 @@ pub(super) struct Held {
     pub(super) old: VecDeque<(Instant, Generation)>,
     /// Generations that a subPath bind still shows.
     pub(super) hidden: Vec<Generation>,
+    /// What is being turned to.
+    pub(super) staged: Option<Arc<Snapshot>>,
 }
 
 impl Held {
     pub(super) fn new(
+        class: Arc<SecretProviderClass>,
         plan: VolumePlan,
         session: StoreSession,
         snapshot: Snapshot,
@@ -46,6 +72,7 @@ impl Held {
         let tree = Arc::new(Tree::new(Arc::new(snapshot)));
         let (plan, session) = (Arc::new(plan), Arc::new(session));
         let held = Self {
+            class,
             plan,
             session,
             tree,
@@ -55,6 +82,37 @@ impl Held {
             pending: None,
             old: VecDeque::new(),
             hidden: Vec::new(),
+            staged: None,
+        };
+        held.show_status(clock);
+        held
+    }
+
+    /// A volume that a former worker served: its tree, and what was being turned to.
+    pub(super) fn resumed(
+        class: Arc<SecretProviderClass>,
+        plan: VolumePlan,
+        session: StoreSession,
+        (tree, staged): (Tree, Option<Arc<Snapshot>>),
+        policy: RefreshPolicy,
+        resumed: Resumed,
+        clock: &dyn Clock,
+    ) -> Self {
+        let old = resumed.old.iter().map(|generation| (Instant::now() + GRACE, *generation));
+        let (old, hidden) = (old.collect(), resumed.hidden.clone());
+        let turning = Turning::resumed(policy, &plan, session.token_life(), resumed);
+        let held = Self {
+            class,
+            plan: Arc::new(plan),
+            session: Arc::new(session),
+            tree: Arc::new(tree),
+            servers: Vec::new(),
+            turning,
+            is_busy: false,
+            pending: None,
+            old,
+            hidden,
+            staged,
         };
         held.show_status(clock);
         held

@@ -25,6 +25,8 @@ const RENEWAL_DEADLINE: Duration = Duration::from_secs(30);
 pub(super) struct Leasing {
     leases: Leases,
     ids: BTreeMap<LeaseNumber, LeaseId>,
+    /// As of the last answers, for the next worker.
+    known: BTreeMap<LeaseNumber, Lease>,
     since: Instant,
     /// When the store last said something about the token that is known.
     token_since: Instant,
@@ -80,6 +82,7 @@ impl Leasing {
         let mut leasing = Self {
             leases: Leases::new(life(&token), jitter()),
             ids: BTreeMap::new(),
+            known: BTreeMap::new(),
             since,
             token_since: token.since,
         };
@@ -103,7 +106,12 @@ impl Leasing {
         let now = self.since.elapsed();
         for (number, result) in prolonged.leases {
             let renewal = match result {
-                Some(Ok(renewed)) => Renewal::Renewed(life(&renewed, self.since)),
+                Some(Ok(renewed)) => {
+                    if let Some(known) = self.known.get_mut(&number) {
+                        known.life = renewed;
+                    }
+                    Renewal::Renewed(life(&renewed, self.since))
+                }
                 Some(Err(error)) => failed(&error),
                 None => Renewal::Failed(None),
             };
@@ -157,16 +165,24 @@ impl Leasing {
         self.forget_ids();
     }
 
+    /// All that are looked after.
+    pub(super) fn known(&self) -> impl Iterator<Item = &Lease> {
+        self.known.values()
+    }
+
     fn insert(&mut self, lease: Lease) {
+        let known = lease.clone();
         let objects = lease.objects.into_iter().collect();
         let life = life(&lease.life, self.since);
         let number = self.leases.insert(objects, life, lease.id.is_some(), jitter());
         self.ids.extend(lease.id.map(|id| (number, id)));
+        self.known.insert(number, known);
     }
 
     fn forget_ids(&mut self) {
         let leases = &self.leases;
         self.ids.retain(|number, _| leases.contains(*number));
+        self.known.retain(|number, _| leases.contains(*number));
     }
 }
 

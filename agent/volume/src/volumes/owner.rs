@@ -11,6 +11,7 @@
 //! the end of the process: then readers keep what they have until a successor serves them.
 
 mod ending;
+mod leaving;
 mod prolonging;
 mod refresh;
 mod returning;
@@ -31,7 +32,6 @@ use tokio::sync::mpsc::{self, error::TrySendError};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use zeroize::Zeroizing;
 
 use super::Shared;
 use super::error::VolumeError;
@@ -39,10 +39,11 @@ use super::held::Held;
 use super::leasing::Prolonged;
 use super::prepare::{Outcome, Preparation};
 use super::registry::{Found, Registered};
-use super::request::{Shown, VolumeSpec};
+use super::request::{Brought, Shown, VolumeSpec};
 use crate::audit::VolumeAudit;
 use crate::token::VerifiedToken;
 use ending::Ending;
+pub(super) use leaving::{Restored, thread_name};
 use refresh::{Retired, Turned};
 pub(super) use returning::Given;
 use returning::PodToken;
@@ -59,7 +60,7 @@ pub(super) type Versions = (Generation, Vec<ObjectVersion>);
 pub(super) enum Command {
     Prepare { reply: Reply<Versions> },
     Serve { fuse: OwnedFd, init: Negotiated, resend: bool, reply: Reply<()> },
-    Token { tokens: Zeroizing<Vec<u8>>, reply: Reply<()> },
+    Token { brought: Brought, reply: Reply<()> },
     Return { reply: Reply<Given> },
     Release { reply: Reply<()> },
 }
@@ -110,6 +111,8 @@ struct Owner {
     cancel: CancellationToken,
     state: State,
     pod_token: PodToken,
+    /// Of the connection that is served.
+    init: Option<Negotiated>,
 }
 
 /// Asks the volume's owner to prepare it, or starts one. A `reply` that is dropped unanswered says that the
@@ -117,7 +120,7 @@ struct Owner {
 pub(super) fn prepare(
     shared: &Arc<Shared>,
     spec: &Arc<VolumeSpec>,
-    tokens: &Arc<Zeroizing<Vec<u8>>>,
+    brought: &Arc<Brought>,
     deadline: Duration,
     shown: Shown,
     reply: Reply<Versions>,
@@ -132,7 +135,7 @@ pub(super) fn prepare(
         },
         Found::Added(registered, commands) => {
             let mut owner = Owner::new(shared, spec, registered, commands, reply);
-            owner.begin(Arc::clone(tokens), deadline, shown);
+            owner.begin(Arc::clone(brought), deadline, shown);
             shared.services.drain.spawn(owner.run());
             Ok(())
         }
@@ -158,11 +161,12 @@ impl Owner {
             cancel: CancellationToken::new(),
             state: State::Preparing { waiting: vec![reply] },
             pod_token: PodToken::None,
+            init: None,
         }
     }
 
-    fn begin(&mut self, tokens: Arc<Zeroizing<Vec<u8>>>, deadline: Duration, shown: Shown) {
-        self.pod_token = PodToken::Arrived(Arc::clone(&tokens));
+    fn begin(&mut self, brought: Arc<Brought>, deadline: Duration, shown: Shown) {
+        self.pod_token = PodToken::Arrived(Arc::clone(&brought));
         let preparation = Preparation {
             shared: Arc::clone(&self.shared),
             spec: Arc::clone(&self.spec),
@@ -172,8 +176,9 @@ impl Owner {
             shown,
             cancel: self.cancel.clone(),
         };
-        self.work
-            .push(Box::pin(async move { Done::Prepared(Box::new(preparation.run(tokens).await)) }));
+        self.work.push(Box::pin(async move {
+            Done::Prepared(Box::new(preparation.run(brought).await))
+        }));
     }
 
     async fn run(mut self) {
@@ -204,12 +209,31 @@ impl Owner {
     }
 
     fn step(&mut self, event: Event) -> ControlFlow<Ending> {
+        // After these something may be different that the next worker needs.
+        let changes = matches!(
+            event,
+            Event::Done(
+                Done::Token(..)
+                    | Done::Fetched(..)
+                    | Done::Prolonged(_)
+                    | Done::Turned(_)
+                    | Done::Retired(_)
+            )
+        );
+        let next = self.handle(event);
+        if changes && next.is_continue() {
+            self.leave_values();
+        }
+        next
+    }
+
+    fn handle(&mut self, event: Event) -> ControlFlow<Ending> {
         match event {
             Event::Command(Command::Prepare { reply }) => self.join(reply),
             Event::Command(Command::Serve { fuse, init, resend, reply }) => {
                 self.serve(fuse, init, resend, reply);
             }
-            Event::Command(Command::Token { tokens, reply }) => self.verify(tokens, reply),
+            Event::Command(Command::Token { brought, reply }) => self.verify(brought, reply),
             Event::Command(Command::Return { reply }) => self.give_back(reply),
             Event::Command(Command::Release { reply }) => {
                 return ControlFlow::Break(Ending::Released(reply));

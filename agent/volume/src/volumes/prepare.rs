@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use sotto_core::audit::AuditAction;
+use sotto_core::class::SecretProviderClass;
 use sotto_core::identity::{Audience, StoreName};
 use sotto_core::rotation::RefreshPolicy;
 use sotto_core::secret::SecretString;
@@ -15,13 +16,12 @@ use sotto_store::{Lease, StoreSession, VolumePlan, grammar};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use zeroize::Zeroizing;
 
 use super::Shared;
 use super::error::{ObjectFault, VolumeError};
 use super::held::Held;
 use super::report;
-use super::request::{Shown, VolumeSpec};
+use super::request::{Brought, Shown, VolumeSpec};
 use super::turning::layout;
 use crate::audit::VolumeAudit;
 use crate::token::{TokenMap, VerifiedToken};
@@ -51,30 +51,32 @@ impl From<VolumeError> for Outcome {
 }
 
 impl Preparation {
-    pub(super) async fn run(mut self, tokens: Arc<Zeroizing<Vec<u8>>>) -> Outcome {
-        let plan = match self.plan().await {
-            Ok(plan) => plan,
+    pub(super) async fn run(mut self, brought: Arc<Brought>) -> Outcome {
+        let (class, plan) = match self.plan().await {
+            Ok(planned) => planned,
             Err(error) => return error.into(),
         };
         self.audit.set_store(plan.store.clone());
-        let (session, _turn) = match self.login(&plan, &tokens).await {
+        let (session, _turn) = match self.login(&plan, &brought.tokens).await {
             Ok(login) => login,
             Err(error) => return error.into(),
         };
-        drop(tokens);
+        session.take_publish_secrets(brought.publish_secrets());
+        drop(brought);
         let fetched = self.fetch(&plan, &session).await;
         self.audit.decided(AuditAction::Fetch, fetched.as_ref().err().map(ToString::to_string));
         match fetched {
-            Ok((snapshot, leases)) => {
-                let (clock, policy) = (&*self.shared.services.clock, self.policy());
-                let held = Held::new(plan, session, snapshot, leases, policy, clock);
+            Ok((plan, snapshot, leases)) => {
+                let clock = &*self.shared.services.clock;
+                let policy = policy(&self.shared, &self.spec);
+                let held = Held::new(class, plan, session, snapshot, leases, policy, clock);
                 Outcome { result: Ok(held), orphan: None }
             }
             Err(error) => Outcome { result: Err(error), orphan: Some(session) },
         }
     }
 
-    async fn plan(&self) -> Result<VolumePlan, VolumeError> {
+    async fn plan(&self) -> Result<(Arc<SecretProviderClass>, VolumePlan), VolumeError> {
         let services = &self.shared.services;
         let (identity, name) = (&self.spec.identity, &self.spec.class);
         let class = services.classes.class(&identity.namespace, name);
@@ -84,7 +86,7 @@ impl Preparation {
             .map_err(|errors| VolumeError::Plan { class: name.clone(), errors })
             .inspect_err(|error| self.audit.decided(AuditAction::Fetch, Some(error.to_string())))?;
         report::plan_warnings(&self.shared, &self.spec, &plan.warnings);
-        Ok(plan)
+        Ok((class, plan))
     }
 
     async fn login(
@@ -128,7 +130,7 @@ impl Preparation {
         &self,
         plan: &VolumePlan,
         session: &StoreSession,
-    ) -> Result<(Snapshot, Vec<Lease>), VolumeError> {
+    ) -> Result<(VolumePlan, Snapshot, Vec<Lease>), VolumeError> {
         let fetched = self.until("the secrets were not fetched", session.fetch(plan)).await?;
         let mut objects = Vec::with_capacity(fetched.objects.len());
         let mut faults = Vec::new();
@@ -147,18 +149,9 @@ impl Preparation {
         if !faults.is_empty() {
             return Err(VolumeError::Objects(faults));
         }
-        Ok((self.build(objects)?, fetched.leases))
-    }
-
-    /// The pod's wishes within the administrator's bound: nobody but the administrator says how long a
-    /// withdrawn secret may stay readable.
-    fn policy(&self) -> RefreshPolicy {
-        let default = self.shared.services.refresh;
-        RefreshPolicy {
-            interval: self.spec.refresh.unwrap_or(default.interval).min(default.max_stale),
-            max_stale: self.spec.max_stale.unwrap_or(default.max_stale).min(default.max_stale),
-            on_revoke: default.on_revoke,
-        }
+        // A provider names its files in its answer.
+        let plan = plan.clone().naming(&objects);
+        Ok((plan, self.build(objects)?, fetched.leases))
     }
 
     fn build(&self, objects: Vec<Object>) -> Result<Snapshot, VolumeError> {
@@ -186,6 +179,17 @@ impl Preparation {
 
     fn late(&self, what: &'static str) -> VolumeError {
         VolumeError::Deadline { what, deadline: self.deadline }
+    }
+}
+
+/// The pod's wishes within the administrator's bound: nobody but the administrator says how long a
+/// withdrawn secret may stay readable.
+pub(super) fn policy(shared: &Shared, spec: &VolumeSpec) -> RefreshPolicy {
+    let default = shared.services.refresh;
+    RefreshPolicy {
+        interval: spec.refresh.unwrap_or(default.interval).min(default.max_stale),
+        max_stale: spec.max_stale.unwrap_or(default.max_stale).min(default.max_stale),
+        on_revoke: default.on_revoke,
     }
 }
 

@@ -1,13 +1,16 @@
 //! A request as the driver sends it, turned into types that have passed their checks.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use sotto_core::identity::{
     ClassName, IdentifierError, Namespace, NodeName, PodName, PodUid, ServiceAccountName, VolumeId,
     WorkloadIdentity,
 };
+use sotto_core::secret::SecretString;
 use sotto_core::snapshot::Generation;
 use sotto_handoff::message::{Pod, Prepare};
+use sotto_store::session::PublishSecrets;
 use zeroize::Zeroizing;
 
 /// What a volume is, for its whole life.
@@ -43,11 +46,32 @@ impl Shown {
     }
 }
 
+/// What kubelet brings anew with each publish.
+pub(super) struct Brought {
+    /// Its JSON map of tokens by audience.
+    pub(super) tokens: Zeroizing<Vec<u8>>,
+    /// The data of `nodePublishSecretRef`, a JSON map; empty without one.
+    publish_secrets: Zeroizing<Vec<u8>>,
+}
+
+impl Brought {
+    pub(super) fn new(tokens: Vec<u8>, publish_secrets: Vec<u8>) -> Self {
+        let (tokens, publish_secrets) = (Zeroizing::new(tokens), Zeroizing::new(publish_secrets));
+        Self { tokens, publish_secrets }
+    }
+
+    /// For a provider. What the driver writes is a map.
+    pub(super) fn publish_secrets(&self) -> PublishSecrets {
+        let read = serde_json::from_slice::<BTreeMap<String, String>>(&self.publish_secrets);
+        let secret = |(key, value)| (key, SecretString::new(value));
+        PublishSecrets::new(read.unwrap_or_default().into_iter().map(secret).collect())
+    }
+}
+
 /// A Prepare.
 pub(super) struct PrepareRequest {
     pub(super) spec: VolumeSpec,
-    /// Kubelet's JSON.
-    pub(super) tokens: Zeroizing<Vec<u8>>,
+    pub(super) brought: Brought,
     pub(super) deadline: Duration,
     /// What the mount shows already; the first for a new volume.
     pub(super) shown: Shown,
@@ -81,7 +105,7 @@ pub(super) fn read(
     own: &NodeName,
     longest: Duration,
 ) -> Result<PrepareRequest, RequestError> {
-    let tokens = Zeroizing::new(message.service_account_tokens);
+    let brought = Brought::new(message.service_account_tokens, message.publish_secrets);
     let identity = identity(message.pod.ok_or(RequestError::NoPod)?)?;
     if identity.node != *own {
         return Err(RequestError::OtherNode { pod: identity.node, own: own.clone() });
@@ -101,7 +125,7 @@ pub(super) fn read(
     };
     let generation = Generation::new(message.generation).unwrap_or(Generation::FIRST);
     let shown = Shown { generation, layout: message.layout };
-    Ok(PrepareRequest { spec, tokens, deadline, shown })
+    Ok(PrepareRequest { spec, brought, deadline, shown })
 }
 
 pub(super) fn identity(pod: Pod) -> Result<WorkloadIdentity, IdentifierError> {

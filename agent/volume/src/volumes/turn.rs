@@ -50,6 +50,9 @@ pub(super) struct Turn {
     pub(super) open: bool,
     /// The generation that was current before, from the first try on.
     pub(super) left: Option<Generation>,
+    /// A former worker ended between the first step and the last: the kernel may have turned or not, so
+    /// all of it is done again, from this generation.
+    pub(super) again_from: Option<Arc<Snapshot>>,
 }
 
 impl Turn {
@@ -57,9 +60,12 @@ impl Turn {
     pub(super) async fn run(&mut self, mount: &Mount) -> Result<Option<Generation>, TurnError> {
         self.withdraw(mount).await;
         let Some(next) = self.next.clone() else { return Ok(None) };
-        let old = mount.tree.current();
+        let old = self.again_from.clone().unwrap_or_else(|| mount.tree.current());
         let left = *self.left.get_or_insert(old.generation());
-        if old.generation() != next.generation() {
+        if self.again_from.is_some() {
+            mount.driver.rotate(request(&mount.volume, &old, &next)).await?;
+            self.again_from = None;
+        } else if old.generation() != next.generation() {
             let early = mount.tree.stage(Arc::clone(&next))?;
             mount.invalidate(early).await;
             mount.driver.rotate(request(&mount.volume, &old, &next)).await?;

@@ -17,6 +17,7 @@ use sotto_store::session::TokenLife;
 use sotto_store::{Fetch, Lease, ObjectError, VolumePlan};
 use tokio::time::Instant;
 
+use super::held::Resumed;
 use super::leasing::{Leasing, Prolonged, Steps};
 
 mod assembly;
@@ -75,11 +76,21 @@ impl Turning {
         generation: Generation,
         token: TokenLife,
     ) -> Self {
+        Self::begun_at(Instant::now(), policy, plan, leases, generation, token)
+    }
+
+    fn begun_at(
+        since: Instant,
+        policy: RefreshPolicy,
+        plan: &VolumePlan,
+        leases: Vec<Lease>,
+        generation: Generation,
+        token: TokenLife,
+    ) -> Self {
         let leased: BTreeSet<usize> =
             leases.iter().flat_map(|lease| lease.objects.iter().copied()).collect();
         let count = plan.objects.len();
         let readable = (0..count).filter(|index| plan.is_read(*index) && !leased.contains(index));
-        let since = Instant::now();
         Self {
             leasing: Leasing::new(since, leases, token),
             expiring: BTreeSet::new(),
@@ -93,6 +104,63 @@ impl Turning {
             owed: BTreeSet::new(),
             is_opening_owed: false,
         }
+    }
+
+    /// A volume that a former worker served.
+    pub(super) fn resumed(
+        policy: RefreshPolicy,
+        plan: &VolumePlan,
+        token: TokenLife,
+        resumed: Resumed,
+    ) -> Self {
+        let Resumed { age, last, refused, is_closed, expiring, leases, .. } = resumed;
+        let now = Instant::now();
+        let confirmed = now.checked_sub(age).unwrap_or(now);
+        // No age may be before the beginning.
+        let begun = leases.iter().map(|lease| lease.life.since).chain([token.since, confirmed]);
+        let since = begun.min().unwrap_or(now);
+        let mut turning = Self::begun_at(since, policy, plan, leases, last, token);
+        let asked = confirmed.saturating_duration_since(since);
+        turning.rotation = Rotation::new(policy, turning.count, asked, jitter());
+        turning.rotation.resume(&refused, is_closed);
+        turning.readable.retain(|index| !expiring.contains(index));
+        turning.wiped = if is_closed { (0..turning.count).collect() } else { refused };
+        turning.expiring = expiring;
+        if !turning.expiring.is_empty() {
+            turning.attempt_now();
+        }
+        turning
+    }
+
+    /// Age of the last good values.
+    pub(super) fn age(&self) -> Duration {
+        self.rotation.age(self.since.elapsed())
+    }
+
+    /// Objects that are refused.
+    pub(super) fn refused(&self) -> impl Iterator<Item = usize> + '_ {
+        (0..self.count).filter(|index| self.rotation.is_refused(*index))
+    }
+
+    /// Whether everything is refused.
+    pub(super) fn is_closed(&self) -> bool {
+        self.rotation.freshness() == Freshness::Closed
+    }
+
+    /// The highest number that a generation ever had.
+    pub(super) fn last_generation(&self) -> Generation {
+        self.last
+    }
+
+    /// The leases that are looked after.
+    pub(super) fn leases(&self) -> impl Iterator<Item = &Lease> {
+        self.leasing.known()
+    }
+
+    /// Objects whose values end, or were made anew and are not shown yet.
+    pub(super) fn ending(&self) -> impl Iterator<Item = usize> + '_ {
+        let kept_back = self.kept_back.keys().filter(|index| !self.expiring.contains(index));
+        self.expiring.iter().chain(kept_back).copied()
     }
 
     /// When something must happen; `None`: nothing of this volume is ever read again.

@@ -33,8 +33,18 @@ pub(super) enum Ending {
 
 impl Owner {
     pub(super) async fn end(self, ending: Ending) {
-        let Self { shared, spec, audit, registered, commands, mut work, cancel, state, pod_token } =
-            self;
+        let Self {
+            shared,
+            spec,
+            audit,
+            registered,
+            commands,
+            mut work,
+            cancel,
+            state,
+            pod_token,
+            ..
+        } = self;
         drop(pod_token);
         let (deadlines, volume) = (shared.services.deadlines, &spec.volume);
         tracing::debug!(%volume, "a volume ends");
@@ -49,6 +59,9 @@ impl Owner {
             Ending::Drained if matches!(state, State::Serving { .. }) => return,
             Ending::Drained => (Arc::new(VolumeError::ShuttingDown), None, None),
         };
+        if let Err(error) = shared.services.keeper.forget(volume.as_str()) {
+            tracing::warn!(%volume, %error, "the supervisor could not be told of a volume's end");
+        }
         let session = match state {
             State::Preparing { waiting } => {
                 refuse(waiting, &error);

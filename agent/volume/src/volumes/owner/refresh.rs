@@ -9,15 +9,13 @@ use sotto_core::snapshot::{Generation, Object, Snapshot, SnapshotBuilder, Snapsh
 use sotto_store::Fetch;
 use tokio::time::Instant;
 
-use super::super::held::Held;
+use super::super::held::{GRACE, Held};
 use super::super::report;
 use super::super::turn::{Mount, Turn, TurnError};
 use super::super::turning::Consequence;
 use super::{Done, Owner, State};
 use crate::driver::DriverCallError;
 
-/// How long an old generation's directory stays, for those that resolved a path in it.
-const GRACE: Duration = Duration::from_secs(30);
 /// Until a turn that failed is tried again.
 const RETRY: Duration = Duration::from_secs(5);
 /// How long a refresh may take.
@@ -190,6 +188,8 @@ impl Owner {
         let mount = self.mount();
         let State::Serving { held } = &mut self.state else { return };
         held.is_busy = true;
+        held.staged = turn.next.clone();
+        self.leave_values();
         self.work.push(Box::pin(async move {
             let Some(mount) = mount else { return Done::Nothing };
             let result = turn.run(&mount).await;
@@ -203,6 +203,7 @@ impl Owner {
         let Turned { mut turn, result } = turned;
         match result {
             Ok(left) => {
+                held.staged = None;
                 let current = held.tree.current().generation();
                 if let Some(left) = left.filter(|left| *left != current) {
                     let generation = current.get();

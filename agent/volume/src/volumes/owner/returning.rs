@@ -11,6 +11,7 @@ use sotto_core::secret::SecretString;
 use zeroize::Zeroizing;
 
 use super::super::error::VolumeError;
+use super::super::request::Brought;
 use super::{Owner, Reply, State, Versions, answer};
 use crate::token::TokenMap;
 
@@ -27,16 +28,24 @@ pub(in super::super) struct Given {
 pub(super) enum PodToken {
     #[default]
     None,
-    Arrived(Arc<Zeroizing<Vec<u8>>>),
+    Arrived(Arc<Brought>),
     Verified(SecretString),
 }
 
 impl PodToken {
     /// The volume was prepared with it.
     pub(super) fn is_good_for(&mut self, audience: &Audience) {
-        if let Self::Arrived(tokens) = self {
-            let token = TokenMap::parse(tokens).and_then(|tokens| tokens.take(audience));
+        if let Self::Arrived(brought) = self {
+            let token = TokenMap::parse(&brought.tokens).and_then(|tokens| tokens.take(audience));
             *self = token.map_or(Self::None, Self::Verified);
+        }
+    }
+
+    /// The token, once it is known to be good.
+    pub(super) fn verified(&self) -> Option<&SecretString> {
+        match self {
+            Self::Verified(token) => Some(token),
+            Self::None | Self::Arrived(_) => None,
         }
     }
 
@@ -90,7 +99,7 @@ mod tests {
     #[test]
     fn only_the_stores_token_is_kept_and_it_comes_back_as_kubelet_sent_it() {
         let sent = br#"{"bao":{"token":"one"},"other":{"token":"canary"}}"#.to_vec();
-        let mut token = PodToken::Arrived(Arc::new(Zeroizing::new(sent)));
+        let mut token = PodToken::Arrived(Arc::new(Brought::new(sent, Vec::new())));
         assert!(token.for_audience(&audience("bao")).is_empty(), "it isn't verified yet");
         token.is_good_for(&audience("bao"));
         let json = token.for_audience(&audience("bao"));

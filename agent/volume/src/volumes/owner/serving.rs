@@ -7,10 +7,10 @@ use std::sync::Arc;
 
 use sotto_fuse::{End, Negotiated, Server};
 use tokio::time::Instant;
-use zeroize::Zeroizing;
 
 use super::super::error::VolumeError;
 use super::super::prepare;
+use super::super::request::Brought;
 use super::ending::Ending;
 use super::returning::PodToken;
 use super::{Done, Owner, Reply, State, answer, nothing};
@@ -46,7 +46,8 @@ impl Owner {
             }
         }
         let (tree, audit) = (Arc::clone(&held.tree), Arc::new(self.audit.clone()));
-        let name = format!("fuse-{}", volume.as_str().trim_start_matches("csi-"));
+        let name = super::thread_name(&volume);
+        self.init = Some(init);
         self.work.push(Box::pin(async move {
             // Blocks for a handshake within this process.
             let start = move || {
@@ -76,11 +77,13 @@ impl Owner {
         self.work.push(Box::pin(async move { Done::ServerEnded(ended.await) }));
         self.state = match std::mem::replace(&mut self.state, nothing()) {
             State::Ready { mut held, .. } | State::Serving { mut held } => {
+                self.leave_connection(&server);
                 held.servers.push(Arc::new(server));
                 State::Serving { held }
             }
             preparing @ State::Preparing { .. } => preparing,
         };
+        self.leave_values();
         tracing::info!(volume = %self.spec.volume, pod = %self.spec.identity, "serving");
         answer(reply, Ok(()));
     }
@@ -108,19 +111,20 @@ impl Owner {
     }
 
     /// Verifies a fresh token, to log in with when the store's token has ended.
-    pub(super) fn verify(&mut self, tokens: Zeroizing<Vec<u8>>, reply: Reply<()>) {
+    pub(super) fn verify(&mut self, brought: Brought, reply: Reply<()>) {
         let held = match &self.state {
             State::Preparing { .. } => {
                 return answer(reply, Err(VolumeError::NotReady(self.spec.volume.clone())));
             }
             State::Ready { held, .. } | State::Serving { held } => held,
         };
+        held.session.take_publish_secrets(brought.publish_secrets());
         let (store, audience) = (held.plan.store.clone(), held.plan.audience.clone());
         let (shared, spec, audit) =
             (Arc::clone(&self.shared), Arc::clone(&self.spec), self.audit.clone());
         self.work.push(Box::pin(async move {
             let wanted = (&store, &audience);
-            let verified = prepare::verify(&shared, &spec, &audit, &tokens, wanted).await;
+            let verified = prepare::verify(&shared, &spec, &audit, &brought.tokens, wanted).await;
             Done::Token(verified, reply)
         }));
     }

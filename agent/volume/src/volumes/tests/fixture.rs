@@ -80,6 +80,7 @@ pub(super) fn fixture_with(limits: Limits, deadlines: Deadlines) -> Fixture {
     let volumes = Volumes::new(Services {
         reviews,
         metrics: Arc::default(),
+        keeper: sotto_supervisor::Keeper::default(),
         node: NodeName::parse("node-1").unwrap(),
         classes: Arc::new(Classes),
         reporter: Arc::clone(&reports) as _,
