@@ -43,6 +43,9 @@ pub struct Serve {
     /// Group that may connect to the socket for sotto-node.
     #[arg(long, default_value_t = 65532)]
     pub agent_gid: u32,
+    /// Directories in which secrets-store providers have their sockets; the first that has one wins.
+    #[arg(long, value_delimiter = ',', default_values = crate::providers::DIRECTORIES)]
+    pub provider_dirs: Vec<PathBuf>,
     /// SELinux context of mounts for which kubelet names none, on nodes with SELinux.
     #[arg(long)]
     pub selinux_context: Option<String>,
@@ -85,10 +88,8 @@ pub enum Command {
     RotationHelper {
         /// The kubelet directory.
         kubelet_dir: PathBuf,
-        /// The target, relative to it.
+        /// The target, relative to it. What to do comes on standard input, as JSON.
         target: PathBuf,
-        /// What to do, as JSON.
-        operation: String,
     },
 }
 

@@ -6,7 +6,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use sotto_runtime::drain::Drain;
-use tokio::sync::{Notify, watch};
+use sotto_runtime::metrics::{self, DriverMetrics, Sample};
+use tokio::sync::{Notify, Semaphore, watch};
 use tokio::time::Instant;
 
 use crate::broker::Broker;
@@ -17,6 +18,9 @@ use crate::volumes::Volumes;
 
 /// Longest time that a group of file-system calls may take: a disk that doesn't answer.
 const FILE_SYSTEM_DEADLINE: Duration = Duration::from_secs(20);
+
+/// Helper processes at one time, those that hang included.
+const MAX_HELPERS: usize = 16;
 
 /// The driver's state, shared by its services and tasks.
 #[derive(Debug)]
@@ -41,6 +45,10 @@ pub struct Driver {
     pub(crate) silent: Notify,
     /// How many volumes had no agent when it was last looked at.
     pub(crate) unserved_count: watch::Sender<usize>,
+    /// Places for helper processes; one that hangs keeps its own.
+    pub(crate) helpers: Arc<Semaphore>,
+    /// What is counted.
+    pub metrics: DriverMetrics,
     leaving: AtomicBool,
     started: Instant,
 }
@@ -60,6 +68,8 @@ impl Driver {
             unserved: Notify::new(),
             silent: Notify::new(),
             unserved_count: watch::Sender::new(0),
+            helpers: Arc::new(Semaphore::new(MAX_HELPERS)),
+            metrics: DriverMetrics::default(),
             leaving: AtomicBool::new(false),
             started: Instant::now(),
         }
@@ -77,6 +87,27 @@ impl Driver {
     pub fn is_ready(&self) -> bool {
         self.started.elapsed() >= self.settings.return_patience
             || self.volumes.all().iter().all(|volume| volume.is_held())
+    }
+
+    /// The metrics as text.
+    #[must_use]
+    pub fn scrape(&self) -> String {
+        let volumes = self.volumes.all();
+        let unserved = volumes.iter().filter(|volume| volume.needs_agent()).count();
+        let gauge = |name, help, label, value: usize| Sample {
+            name,
+            help,
+            label,
+            read: Box::new(move || value as f64),
+        };
+        let help = "Mounted volumes";
+        let served = volumes.len() - unserved;
+        let limit = self.settings.max_volumes;
+        metrics::text(&self.metrics.registry(vec![
+            gauge("volumes", help, Some(("state", "served")), served),
+            gauge("volumes", help, Some(("state", "unserved")), unserved),
+            gauge("volumes_limit", "Most volumes at one time", None, limit),
+        ]))
     }
 
     /// From now on nothing new is mounted.

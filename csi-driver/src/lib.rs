@@ -13,6 +13,8 @@
 //! | `returns`, [`connection`] | connections that agents give back after a restart |
 //! | `unserved` | those who wait for such a volume |
 //! | [`rotation`], [`mount_health`] | what only a helper process may ask of a mount |
+//! | [`providers`] | the sockets of secrets-store providers, connected for agents |
+//! | [`credentials`], `notices` | what goes to agents with a volume, and what pods are told through them |
 //! | [`target`], [`mountinfo`], [`mount`] | paths and mounts |
 //! | [`volume`], [`volumes`], [`journal`], [`reconcile`] | what is mounted, and what survives a restart |
 //! | [`socket`], [`run_dir`] | sockets and the run directory |
@@ -23,6 +25,7 @@ pub mod broker;
 pub mod cli;
 pub mod confinement;
 pub mod connection;
+pub mod credentials;
 pub mod driver;
 pub mod identity;
 pub mod journal;
@@ -30,7 +33,9 @@ pub mod mount;
 pub mod mount_health;
 pub mod mountinfo;
 pub mod node;
+mod notices;
 pub mod probe;
+pub mod providers;
 pub mod publish;
 pub mod reconcile;
 pub mod registration;

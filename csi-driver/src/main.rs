@@ -31,9 +31,9 @@ fn main() -> ExitCode {
     };
     let done = match (cli.command, cli.serve) {
         (Some(Command::Probe { endpoint }), _) => ask(&endpoint),
-        (Some(Command::RotationHelper { kubelet_dir, target, operation }), _) => {
+        (Some(Command::RotationHelper { kubelet_dir, target }), _) => {
             open_as_helper(&kubelet_dir, &target)
-                .and_then(|mount| Ok(rotation::perform(mount, &operation)?))
+                .and_then(|mount| Ok(rotation::perform(mount, std::io::stdin())?))
         }
         (Some(Command::MountHealth { kubelet_dir, target }), _) => {
             return match open_as_helper(&kubelet_dir, &target).map(mount_health::ask) {

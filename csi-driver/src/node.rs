@@ -18,6 +18,7 @@ use sotto_proto::csi::v1::{
     NodeStageVolumeResponse, NodeUnpublishVolumeRequest, NodeUnpublishVolumeResponse,
     NodeUnstageVolumeRequest, NodeUnstageVolumeResponse, node_server,
 };
+use sotto_runtime::metrics::Call;
 use tokio::sync::oneshot;
 use tonic::{Request, Response, Status};
 use tracing::Instrument;
@@ -39,6 +40,13 @@ impl Node {
     #[must_use]
     pub fn new(driver: Arc<Driver>) -> Self {
         Self { driver }
+    }
+
+    fn counted(&self, method: &'static str, done: Result<(), Status>) -> Result<(), Status> {
+        let code = done.as_ref().err().map_or(tonic::Code::Ok, Status::code);
+        let call = Call { method, code: status::name(code) };
+        self.driver.metrics.calls.get_or_create(&call).inc();
+        done
     }
 
     /// Runs `work` to its end, whether or not the caller stays.
@@ -75,10 +83,13 @@ impl node_server::Node for Node {
         &self,
         request: Request<NodePublishVolumeRequest>,
     ) -> Result<Response<NodePublishVolumeResponse>, Status> {
-        let request = checks::publish(request.into_inner(), &self.driver)?;
-        let span = tracing::info_span!("publish", volume = %request.id);
-        let driver = Arc::clone(&self.driver);
-        self.to_the_end(span, async move { publish::publish(&driver, request).await }).await?;
+        let published = async {
+            let request = checks::publish(request.into_inner(), &self.driver)?;
+            let span = tracing::info_span!("publish", volume = %request.id);
+            let driver = Arc::clone(&self.driver);
+            self.to_the_end(span, async move { publish::publish(&driver, request).await }).await
+        };
+        self.counted("NodePublishVolume", published.await)?;
         Ok(Response::new(NodePublishVolumeResponse {}))
     }
 
@@ -86,11 +97,14 @@ impl node_server::Node for Node {
         &self,
         request: Request<NodeUnpublishVolumeRequest>,
     ) -> Result<Response<NodeUnpublishVolumeResponse>, Status> {
-        let (id, target) = checks::unpublish(&request.into_inner(), &self.driver)?;
-        let span = tracing::info_span!("unpublish", volume = %id);
-        let driver = Arc::clone(&self.driver);
-        self.to_the_end(span, async move { unpublish::unpublish(&driver, id, target).await })
-            .await?;
+        let unpublished = async {
+            let (id, target) = checks::unpublish(&request.into_inner(), &self.driver)?;
+            let span = tracing::info_span!("unpublish", volume = %id);
+            let driver = Arc::clone(&self.driver);
+            let work = async move { unpublish::unpublish(&driver, id, target).await };
+            self.to_the_end(span, work).await
+        };
+        self.counted("NodeUnpublishVolume", unpublished.await)?;
         Ok(Response::new(NodeUnpublishVolumeResponse {}))
     }
 

@@ -29,6 +29,7 @@ use crate::journal::Entry;
 use crate::mount::{self, Fresh, MountError, Options};
 use crate::mountinfo;
 use crate::node::checks::{Content, Invalid, Publish};
+use crate::notices;
 use crate::target::{Parent, TargetPath};
 use crate::volume::Volume;
 use crate::volumes::Busy;
@@ -131,10 +132,15 @@ pub async fn publish(driver: &Driver, request: Publish) -> Result<(), PublishErr
                 republish::revive(driver, &id, &target, content, deadline).await;
             }
         }
-        Seen::Foreign { fs_type } => tracing::warn!(
-            volume = %id, %target, fs_type,
-            "something that this driver did not mount is on the target: it is left as it is"
-        ),
+        Seen::Foreign { fs_type } => {
+            tracing::warn!(
+                volume = %id, %target, fs_type,
+                "something that this driver did not mount is on the target: it is left as it is"
+            );
+            if let Ok(content) = content {
+                notices::foreign_mount(driver, &content.spec, &fs_type);
+            }
+        }
         Seen::Nothing => first(driver, id, target, content?, deadline).await?,
     }
     Ok(())
@@ -201,9 +207,11 @@ async fn fetch_and_mount(
     content: Content,
     deadline: Instant,
 ) -> Result<(), PublishError> {
-    let Content { spec, tokens, context } = content;
+    let Content { spec, credentials, context } = content;
     let patience = deadline.saturating_duration_since(Instant::now() + MOUNT_RESERVE);
-    let prepared: Prepared = agent.prepare(spec.prepare(id, &tokens), patience).await?;
+    let prepared: Prepared = agent
+        .prepare(spec.prepare(id, &driver.kubelet.mount_point(target), &credentials), patience)
+        .await?;
 
     let resend = driver.settings.resend;
     let id_mapping = if prepared.own_users { IdMapping::Allowed } else { IdMapping::Off };
@@ -227,7 +235,7 @@ async fn fetch_and_mount(
     .await?;
 
     let volume = Volume::new(id.clone(), target.clone(), spec, init, Some(connection));
-    volume.keep_tokens(tokens);
+    volume.keep_credentials(credentials);
     let objects = prepared.object_count as usize;
     volume.shows(prepared.generation, prepared.layout);
     volume.served_by(agent.clone(), Some(objects));

@@ -15,6 +15,7 @@ use sotto_handoff::message::Code;
 
 use crate::broker::Agent;
 use crate::connection::{self, ConnectionError};
+use crate::credentials::Credentials;
 use crate::driver::{Driver, blocking};
 use crate::mount;
 use crate::mountinfo;
@@ -86,8 +87,9 @@ async fn from(driver: &Driver, volume: &Volume, agent: Agent) -> Result<(), Retu
         Ok::<_, ReturnError>(fd)
     })
     .await?;
-    if volume.tokens().is_none() && !returned.service_account_tokens.is_empty() {
-        volume.keep_tokens(SecretBytes::new(returned.service_account_tokens));
+    if volume.credentials().is_none() && !returned.service_account_tokens.is_empty() {
+        let tokens = SecretBytes::new(returned.service_account_tokens);
+        volume.keep_credentials(Credentials::of_tokens(tokens));
     }
     volume.shows(returned.generation, returned.layout);
     tracing::info!(volume = %volume.id, instance = %agent.instance(), "the connection is back");

@@ -62,6 +62,8 @@ pub struct Settings {
     pub hand_over_deadline: Duration,
     /// How long the volumes of an earlier process may keep this one from being ready.
     pub return_patience: Duration,
+    /// Where secrets-store providers have their sockets; absolute.
+    pub provider_dirs: Vec<PathBuf>,
     /// False: as on a kernel before 6.9, whatever this one can.
     pub resend: bool,
 }
@@ -104,7 +106,8 @@ impl Settings {
             ("--run-dir", Some(&serve.run_dir)),
             ("--registration-dir", serve.registration_dir.as_ref()),
         ];
-        for (argument, path) in directories {
+        let providers = serve.provider_dirs.iter().map(|path| ("--provider-dirs", Some(path)));
+        for (argument, path) in directories.into_iter().chain(providers) {
             if path.is_some_and(|path| !path.is_absolute()) {
                 faults.push(format!("{argument}: the path must be absolute"));
             }
@@ -142,6 +145,7 @@ impl Settings {
             request_deadline: times.request_deadline,
             hand_over_deadline: times.hand_over_deadline,
             return_patience: RETURN_PATIENCE,
+            provider_dirs: serve.provider_dirs,
             resend: !serve.no_resend,
         }
     }

@@ -153,9 +153,11 @@ async fn to_current_agent(driver: &Driver, volume: &Volume) -> Result<(), TakeOv
         silence.ends();
         return Ok(());
     }
-    let tokens = volume.tokens().ok_or(TakeOverError::NoToken)?;
+    let credentials = volume.credentials().ok_or(TakeOverError::NoToken)?;
     let (generation, layout) = volume.shown();
-    let prepare = Prepare { generation, layout, ..volume.spec.prepare(&volume.id, &tokens) };
+    let place = driver.kubelet.mount_point(&volume.target);
+    let prepare =
+        Prepare { generation, layout, ..volume.spec.prepare(&volume.id, &place, &credentials) };
     let prepared = agent.prepare(prepare, PREPARE_DEADLINE).await?;
     // Held until it is known who answers from now on.
     let mut silence = volume.silence.lock().await;

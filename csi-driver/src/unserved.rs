@@ -134,7 +134,13 @@ impl Silence {
         let device =
             blocking(move || device::cloned(&connection, device::Mode::NonBlocking)).await?;
         let can_resend = volume.init.can_resend();
-        self.answering = Some(Answering::start(&driver.drain, &volume.id, device, can_resend)?);
+        self.answering = Some(Answering::start(
+            &driver.drain,
+            &volume.id,
+            device,
+            can_resend,
+            driver.metrics.unserved_answers.clone(),
+        )?);
         tracing::warn!(
             volume = %volume.id,
             deadline = ?driver.settings.request_deadline,

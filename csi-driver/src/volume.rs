@@ -4,16 +4,18 @@
 //! wiped memory only, for the agent that takes the volume over.
 
 use std::os::fd::OwnedFd;
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use serde::{Deserialize, Serialize};
 use sotto_core::fuse_init::Negotiated;
 use sotto_core::identity::{ClassName, VolumeId, WorkloadIdentity};
-use sotto_core::secret::SecretBytes;
-use sotto_handoff::message::{Pod, Prepare};
+use sotto_handoff::message::Prepare;
 use tokio::sync::watch;
 
 use crate::broker::Agent;
+use crate::credentials::Credentials;
+use crate::notices;
 use crate::target::TargetPath;
 use crate::unserved::Silence;
 
@@ -37,21 +39,15 @@ pub struct VolumeSpec {
 impl VolumeSpec {
     /// The request to the agent, but for the time that it has.
     #[must_use]
-    pub fn prepare(&self, id: &VolumeId, tokens: &SecretBytes) -> Prepare {
-        let identity = &self.identity;
+    pub fn prepare(&self, id: &VolumeId, target: &Path, credentials: &Credentials) -> Prepare {
         Prepare {
             volume_id: id.as_str().to_owned(),
-            pod: Some(Pod {
-                namespace: identity.namespace.as_str().to_owned(),
-                name: identity.pod_name.as_str().to_owned(),
-                uid: identity.pod_uid.as_str().to_owned(),
-                service_account: identity.service_account.as_str().to_owned(),
-                node: identity.node.as_str().to_owned(),
-            }),
+            pod: Some(notices::pod(self)),
             secret_provider_class: self.class.as_str().to_owned(),
             mount_group: self.mount_group,
-            service_account_tokens: tokens.expose().to_vec(),
-            deadline_ms: 0,
+            service_account_tokens: credentials.tokens.expose().to_vec(),
+            publish_secrets: credentials.publish_secrets.expose().to_vec(),
+            target_path: target.display().to_string(),
             optional: self.optional,
             refresh_ms: self.refresh_ms,
             max_stale_ms: self.max_stale_ms,
@@ -90,7 +86,7 @@ impl Drop for Ending {
 #[derive(Default)]
 struct State {
     connection: Option<Arc<OwnedFd>>,
-    tokens: Option<Arc<SecretBytes>>,
+    credentials: Option<Arc<Credentials>>,
     server: Option<Agent>,
     objects: usize,
     /// The newest generation turned to; 0 while it is the first.
@@ -164,15 +160,15 @@ impl Volume {
         let _ = self.is_ending.subscribe().wait_for(|ending| *ending).await;
     }
 
-    /// Keeps the freshest tokens; the older ones are wiped.
-    pub fn keep_tokens(&self, tokens: SecretBytes) {
-        self.with(|state| state.tokens = Some(Arc::new(tokens)));
+    /// Keeps the freshest credentials; the older ones are wiped.
+    pub fn keep_credentials(&self, credentials: Credentials) {
+        self.with(|state| state.credentials = Some(Arc::new(credentials)));
     }
 
-    /// The freshest tokens.
+    /// The freshest credentials.
     #[must_use]
-    pub fn tokens(&self) -> Option<Arc<SecretBytes>> {
-        self.with(|state| state.tokens.clone())
+    pub fn credentials(&self) -> Option<Arc<Credentials>> {
+        self.with(|state| state.credentials.clone())
     }
 
     /// Notes that `agent` serves, and how many objects where it said so.

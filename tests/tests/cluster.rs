@@ -87,6 +87,8 @@ async fn a_pod_is_served_by_a_class_of_the_api_server_which_is_told_about_it() -
     server.until("a status", |server| !server.objects(STATUSES).is_empty()).await;
     let status = server.objects(STATUSES)[0]["status"].clone();
     assert_eq!(status["secretProviderClassName"], "db");
+    let target = scene.kubelet().target(&pod, &pod.volumes[0]);
+    assert_eq!(status["targetPath"].as_str(), target.to_str());
     assert_eq!(status["objects"].as_array().map(Vec::len), Some(1), "{status}");
     assert!(!server.requests().iter().any(|request| format!("{request:?}").contains("p-1")));
     let fits = |line: &str| line.contains("the CSIDriver object fits the configuration");
@@ -259,5 +261,39 @@ async fn a_rotation_an_outage_and_a_refusal_are_told_on_the_pod() -> anyhow::Res
     server.until("its end", told("SecretsFresh")).await;
     scene.store().remove_policy("pod").await?;
     server.until("the refusal", told("SecretRefused")).await;
+    scene.stop(&pod).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_scrape_has_what_the_agent_and_the_driver_count_and_no_name_of_a_tenant()
+-> anyhow::Result<()> {
+    let server = api_server().await;
+    server.put(CLASSES, class("db"));
+    let free = std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?;
+    let edit = move |config: &mut Value| config["metrics"]["address"] = json!(free.to_string());
+    let (scene, _kubeconfig) = scene_with(&server, edit).await?;
+    let pod = scene.pod("checkout-0", "checkout", "db");
+    files::read(scene.publish(&pod).await?.join("p")).await?;
+    let text = files::blocking(move || {
+        use std::io::{Read, Write};
+        let mut stream = std::net::TcpStream::connect(free)?;
+        stream.write_all(b"GET /metrics HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")?;
+        let mut text = String::new();
+        stream.read_to_string(&mut text).map(|_| text)
+    })
+    .await?;
+    for line in [
+        "sotto_volumes 1.0",
+        "sotto_driver_requests_total{request=\"prepare\",code=\"ok\"} 1",
+        "sotto_opens_total{decision=\"allowed\"} 1",
+        "sotto_prepare_seconds_count 1",
+        "sotto_driver_volumes{state=\"served\"} 1.0",
+        "sotto_driver_calls_total{method=\"NodePublishVolume\",code=\"OK\"} 1",
+    ] {
+        assert!(text.lines().any(|it| it == line), "{line} is not in\n{text}");
+    }
+    for name in ["checkout", "payments", "\"p\"", "p-1"] {
+        assert!(!text.contains(name), "{name} is in\n{text}");
+    }
     scene.stop(&pod).await
 }

@@ -86,6 +86,16 @@ impl Cluster {
 
     /// Applies a class, and waits until the node has seen it.
     async fn class(&self, name: &str, objects: &str, more: &[(&str, &str)]) -> anyhow::Result<()> {
+        self.class_of("openbao", name, objects, more).await
+    }
+
+    async fn class_of(
+        &self,
+        provider: &str,
+        name: &str,
+        objects: &str,
+        more: &[(&str, &str)],
+    ) -> anyhow::Result<()> {
         let mut parameters = json!({"roleName": "payments", "objects": objects});
         for (key, value) in more {
             parameters[key] = json!(value);
@@ -95,7 +105,7 @@ impl Cluster {
             json!({
                 "apiVersion": "secrets-store.csi.x-k8s.io/v1", "kind": "SecretProviderClass",
                 "metadata": {"name": name, "namespace": "payments"},
-                "spec": {"provider": "openbao", "parameters": parameters},
+                "spec": {"provider": provider, "parameters": parameters},
             }),
         );
         let unknown = format!("no SecretProviderClass {name} ");

@@ -270,6 +270,7 @@ fn csi_program(machine: &Machine, settings: &NodeSettings) -> Program {
         format!("--run-dir={}", path("run")),
         format!("--agent-uid={uid}"),
         format!("--agent-gid={gid}"),
+        format!("--provider-dirs={}", path("providers")),
         format!("--log={}", settings.log),
         "--development".to_owned(),
     ])

@@ -1,8 +1,11 @@
-//! The socket that exec probes ask: `sotto-node probe`.
+//! The socket that exec probes ask: `sotto-node probe`; and people: `sotto-node refresh`.
 //!
 //! Its name is in the abstract namespace, so that it needs no writable directory and is seen only within
-//! the pod's own network namespace. Only this uid and root are answered. A question is one line, `ready?` or
-//! `live?`; the answer is `yes`, or `no: ` with a reason. It can't be told to do anything.
+//! the pod's own network namespace. Only this uid and root are answered. A question is one line: `ready?` or
+//! `live?`, with the answer `yes`, or `no: ` with a reason; `refresh <namespace>/<pod>`, with the answers of
+//! [`refresh`]. All it can be told is to ask the stores again, and nothing that it says is a secret.
+
+mod refresh;
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::os::linux::net::SocketAddrExt;
@@ -13,15 +16,19 @@ use rustix::process::geteuid;
 use sotto_runtime::drain::Drain;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt};
 use tokio::net::{UnixListener, UnixStream};
+use tokio::task::JoinSet;
 
 use crate::readiness::Readiness;
+pub use refresh::{Answers, Refresher, refresh};
 
 /// The name of the socket where no other is given.
 pub const DEFAULT_NAME: &str = "sotto-node";
-/// How long one question may take, answer included.
+/// Askers that are answered at once; the next wait.
+const MOST_ASKERS: usize = 32;
+/// How long one question may take, the answer of a probe included.
 const DEADLINE: Duration = Duration::from_secs(3);
-/// Longest question or answer, in bytes.
-const MAX_LINE_BYTES: u64 = 256;
+/// Longest question, and longest answer of a probe, in bytes.
+const MAX_LINE_BYTES: u64 = 512;
 const READY: &str = "ready?";
 const LIVE: &str = "live?";
 const YES: &str = "yes";
@@ -40,46 +47,61 @@ impl Admin {
         Ok(Self(UnixListener::from_std(listener)?))
     }
 
-    /// Answers, one asker after the other, until `drain` is over: a probe hears of the drain too.
-    pub async fn run(self, readiness: Readiness, drain: Drain) {
+    /// Answers until `drain` begins.
+    pub async fn run(self, readiness: Readiness, refresher: Refresher, drain: Drain) {
+        let mut askers = JoinSet::new();
         loop {
             let accepted = tokio::select! {
-                accepted = self.0.accept() => accepted,
+                accepted = self.0.accept(), if askers.len() < MOST_ASKERS => accepted,
+                Some(_) = askers.join_next() => continue,
                 () = drain.begun() => return,
             };
-            let answered = match accepted {
-                Ok((stream, _)) => answer_in_time(stream, &readiness).await,
-                Err(error) => Err(error),
-            };
-            if let Err(error) = answered {
-                tracing::debug!(%error, "a probe was not answered");
-                // Out of file descriptors, for instance: not a busy loop.
-                tokio::time::sleep(Duration::from_millis(10)).await;
+            match accepted {
+                Ok((stream, _)) => {
+                    let (readiness, refresher) = (readiness.clone(), refresher.clone());
+                    askers.spawn(async move {
+                        if let Err(error) = answer(stream, &readiness, &refresher).await {
+                            tracing::debug!(%error, "a question was not answered");
+                        }
+                    });
+                }
+                Err(error) => {
+                    tracing::debug!(%error, "no question is taken");
+                    // Out of file descriptors, for instance: not a busy loop.
+                    tokio::time::sleep(Duration::from_millis(10)).await;
+                }
             }
         }
     }
 }
 
-async fn answer_in_time(stream: UnixStream, readiness: &Readiness) -> io::Result<()> {
-    tokio::time::timeout(DEADLINE, answer(stream, readiness))
-        .await
-        .map_err(|_| io::Error::new(io::ErrorKind::TimedOut, "the asker said nothing"))?
-}
-
-async fn answer(mut stream: UnixStream, readiness: &Readiness) -> io::Result<()> {
+async fn answer(
+    mut stream: UnixStream,
+    readiness: &Readiness,
+    refresher: &Refresher,
+) -> io::Result<()> {
     let asker = stream.peer_cred()?.uid();
     if asker != 0 && asker != geteuid().as_raw() {
         return Err(io::Error::new(io::ErrorKind::PermissionDenied, "asked by another uid"));
     }
     let (reader, mut writer) = stream.split();
     let mut question = String::new();
-    tokio::io::BufReader::new(reader.take(MAX_LINE_BYTES)).read_line(&mut question).await?;
+    let mut reader = tokio::io::BufReader::new(reader.take(MAX_LINE_BYTES));
+    in_time(reader.read_line(&mut question)).await?;
     let answer = match question.trim_end() {
         READY => readiness.check().map_or_else(|why| format!("no: {why}"), |()| YES.to_owned()),
         LIVE => YES.to_owned(),
-        _ => "no: ask ready? or live?".to_owned(),
+        question => match question.strip_prefix(refresh::QUESTION) {
+            Some(pod) => refresher.answer(pod).await,
+            None => "no: ask ready?, live? or refresh <namespace>/<pod>".to_owned(),
+        },
     };
-    writer.write_all(format!("{answer}\n").as_bytes()).await
+    in_time(writer.write_all(format!("{answer}\n").as_bytes())).await
+}
+
+async fn in_time<T>(work: impl Future<Output = io::Result<T>>) -> io::Result<T> {
+    let late = || io::Error::new(io::ErrorKind::TimedOut, "the asker is too slow");
+    tokio::time::timeout(DEADLINE, work).await.map_err(|_| late())?
 }
 
 /// Asks a running agent; blocks.
@@ -96,13 +118,18 @@ pub fn probe(name: &str, live: bool) -> Result<(), String> {
 }
 
 fn ask(name: &str, question: &str) -> io::Result<String> {
-    let mut stream = StdStream::connect_addr(&address(name)?)?;
-    stream.set_read_timeout(Some(DEADLINE))?;
-    stream.set_write_timeout(Some(DEADLINE))?;
-    stream.write_all(format!("{question}\n").as_bytes())?;
+    let stream = asked(name, question, DEADLINE)?;
     let mut answer = String::new();
     BufReader::new(stream.take(MAX_LINE_BYTES)).read_line(&mut answer)?;
     Ok(answer.trim_end().to_owned())
+}
+
+fn asked(name: &str, question: &str, deadline: Duration) -> io::Result<StdStream> {
+    let mut stream = StdStream::connect_addr(&address(name)?)?;
+    stream.set_read_timeout(Some(deadline))?;
+    stream.set_write_timeout(Some(DEADLINE))?;
+    stream.write_all(format!("{question}\n").as_bytes())?;
+    Ok(stream)
 }
 
 fn address(name: &str) -> io::Result<SocketAddr> {
@@ -122,7 +149,9 @@ mod tests {
         let name = "sotto-node-test-ready";
         let drain = Drain::new();
         let readiness = Readiness::new(drain.clone());
-        drain.spawn(Admin::bind(name).unwrap().run(readiness.clone(), drain.clone()));
+        let refresher = Refresher::new(|_, _| Box::pin(async { Vec::new() }));
+        let admin = Admin::bind(name).unwrap();
+        drain.spawn(admin.run(readiness.clone(), refresher, drain.clone()));
         assert!(probed(name, false).await.unwrap_err().contains("driver"));
         assert_eq!(probed(name, true).await, Ok(()));
         readiness.linked();

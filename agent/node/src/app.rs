@@ -22,6 +22,7 @@ use sotto_volume::token::TokenVerifier;
 use sotto_volume::volumes::{Deadlines, Services, Volumes};
 
 use crate::admin::Admin;
+use crate::capacity::Room;
 use crate::cluster::Membership;
 use crate::config::{AuditOutput, ClassesFrom, Config, Driver};
 use crate::driver::DriverLink;
@@ -62,6 +63,10 @@ async fn serve(config: Config, node: NodeName, admin: &str, taken: TakenUp) -> a
     let readiness = Readiness::new(drain.clone());
     let audiences = stores.audiences().into_iter().cloned().collect();
     let surroundings = surroundings(classes, &node, &driver, audiences, &drain).await?;
+    let (volume_limit, shortages) = Room::here().for_volumes(limits.volumes);
+    for shortage in shortages {
+        tracing::warn!(%shortage, "the machine has less than the configuration asks for");
+    }
     let (links, calls) = DriverCalls::channel();
     let memory = Arc::new(LockedMemory::new());
     let sockets: Arc<dyn ProviderSockets> = Arc::new(DriverSockets(calls.clone()));
@@ -78,6 +83,7 @@ async fn serve(config: Config, node: NodeName, admin: &str, taken: TakenUp) -> a
         keeper: taken.keeper.clone(),
         clock,
         limits,
+        volume_limit,
         refresh,
         driver: calls.clone(),
         deadlines: Deadlines::default(),
@@ -88,7 +94,7 @@ async fn serve(config: Config, node: NodeName, admin: &str, taken: TakenUp) -> a
     drain.spawn(say_alive(taken.keeper, drain.clone()));
     answer_probes(admin, &readiness, &drain);
     if let Some(address) = metrics {
-        let sampled = sampled(&volumes, limits.volumes, &audit, &memory);
+        let sampled = sampled(&volumes, volume_limit.count, &audit, &memory);
         let scrape = scrape(&counted, sampled, calls.clone());
         metrics::serve(address, scrape, &drain)
             .await

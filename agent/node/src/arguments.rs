@@ -35,6 +35,15 @@ pub enum Command {
         #[arg(long)]
         development: bool,
     },
+    /// Lets a running agent ask the stores again for a pod's volumes, now. Prints what came of each; exits
+    /// with 1 unless all of them show what their stores have.
+    Refresh {
+        /// `<namespace>/<pod>`, a pod of this node.
+        pod: String,
+        /// The agent's admin socket, an abstract name.
+        #[arg(long, default_value = crate::admin::DEFAULT_NAME)]
+        admin: String,
+    },
     /// Asks a running agent how it is; for exec probes.
     Probe {
         /// The agent's admin socket, an abstract name.
@@ -61,9 +70,12 @@ pub struct ServeArguments {
     /// What is logged, e.g. info or sotto_volume=debug,info.
     #[arg(long, default_value = "info")]
     pub log: String,
-    /// The admin socket that `probe` asks, an abstract name.
+    /// The admin socket that `probe` and `refresh` ask, an abstract name.
     #[arg(long, default_value = crate::admin::DEFAULT_NAME)]
     pub admin: String,
+    /// Does without memfd_secret, as on a kernel that has none: to look at the fallback.
+    #[arg(long, hide = true, requires = "development")]
+    pub no_memfd_secret: bool,
     /// Runs as uid 0 and believes an issuer in .invalid. Never for production.
     #[arg(long)]
     pub development: bool,
@@ -99,7 +111,18 @@ mod tests {
         assert!(arguments.command.is_none() && !arguments.serve.development);
         assert_eq!(arguments.serve.node_name.as_deref(), Some("node-1"));
         assert!(Arguments::try_parse_from(["sotto-node", "probe"]).is_ok());
+        assert!(Arguments::try_parse_from(["sotto-node", "refresh", "a/b"]).is_ok());
         assert!(Arguments::try_parse_from(["sotto-node", "check", "--config", "x"]).is_ok());
+    }
+
+    #[test]
+    fn weaker_memory_is_for_development_only() {
+        let with = |more: &[&'static str]| {
+            let line = ["sotto-node", "--config=x", "--node-name=n", "--no-memfd-secret"];
+            Arguments::try_parse_from(line.iter().chain(more))
+        };
+        assert!(with(&[]).is_err());
+        assert!(with(&["--development"]).unwrap().serve.no_memfd_secret);
     }
 
     #[test]

@@ -5,6 +5,7 @@
 //! | [`arguments`] | the command line |
 //! | [`config`] | the configuration file: every fault at once |
 //! | [`check`] | the `check` subcommand |
+//! | [`capacity`] | how many volumes the machine has room for |
 //! | [`classes`] | SecretProviderClasses from a directory of manifests |
 //! | [`cluster`] | classes, events and statuses of the API server |
 //! | [`driver`] | the link to the driver, made again for ever |
@@ -19,6 +20,7 @@
 pub mod admin;
 pub mod app;
 pub mod arguments;
+pub mod capacity;
 pub mod check;
 pub mod classes;
 pub mod cluster;

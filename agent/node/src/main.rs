@@ -35,6 +35,16 @@ fn main() -> ExitCode {
                 ExitCode::FAILURE
             }
         },
+        Some(Command::Refresh { admin, pod }) => match admin::refresh(&admin, &pod) {
+            Ok(answers) => {
+                answers.lines.iter().for_each(say);
+                if answers.are_good { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+            }
+            Err(reason) => {
+                say_error(format!("not refreshed: {reason}"));
+                ExitCode::FAILURE
+            }
+        },
         Some(Command::Check { config, development }) => {
             match check::check(&config, mode(development)) {
                 Ok(check::Summary { stores, keys, classes }) => {
@@ -99,7 +109,7 @@ fn work(arguments: ServeArguments, taken: TakenUp) -> ExitCode {
         Ok(driver) => Config { driver, ..config },
         Err(fault) => return refuse(fault),
     };
-    match app::run(config, node, &arguments.admin, taken) {
+    match app::run(config, node, &arguments, taken) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             say_error(format!("{error:#}"));

@@ -89,6 +89,9 @@ pub struct Call {
     pub code: &'static str,
 }
 
+/// A counter that is cheap to clone.
+pub type Counted = Counter<u64, AtomicU64>;
+
 /// An agent's counters; the rest is sampled when somebody asks.
 #[derive(Debug)]
 pub struct AgentMetrics {
@@ -154,7 +157,7 @@ pub struct DriverMetrics {
     /// CSI calls.
     pub calls: Family<Call, Counter>,
     /// Requests of readers that the driver answered since nobody served.
-    pub unserved_answers: Counter<u64, AtomicU64>,
+    pub unserved_answers: Counted,
     /// Helper processes.
     pub helpers: Family<Result, Counter>,
 }
@@ -196,26 +199,28 @@ impl fmt::Debug for Samples {
 impl Collector for Samples {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> std::result::Result<(), fmt::Error> {
         let mut told: Vec<&str> = Vec::new();
-        for Sample { name, help, .. } in &self.0 {
+        for sample in &self.0 {
+            let Sample { name, help, .. } = sample;
             if told.contains(name) {
                 continue;
             }
             told.push(name);
             let kind = prometheus_client::metrics::MetricType::Gauge;
             let mut encoder = encoder.encode_descriptor(name, help, None, kind)?;
+            if sample.label.is_none() {
+                ConstGauge::new((sample.read)()).encode(encoder)?;
+                continue;
+            }
             for sample in self.0.iter().filter(|sample| sample.name == *name) {
                 let gauge = ConstGauge::new((sample.read)());
-                match sample.label {
-                    Some(label) => gauge.encode(encoder.encode_family(&[label])?)?,
-                    None => gauge.encode(encoder.encode_family(&NO_LABELS)?)?,
+                if let Some(label) = sample.label {
+                    gauge.encode(encoder.encode_family(&[label])?)?;
                 }
             }
         }
         Ok(())
     }
 }
-
-const NO_LABELS: [(&str, &str); 0] = [];
 
 /// The text of a scrape.
 #[must_use]

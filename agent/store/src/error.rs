@@ -189,6 +189,31 @@ impl StoreError {
         }
     }
 
+    /// Whether no other pod would be answered either: the store, or the way to it, is down or too busy.
+    #[must_use]
+    pub fn is_of_the_whole_store(&self) -> bool {
+        match self {
+            Self::Unreachable { .. }
+            | Self::Untrusted { .. }
+            | Self::ClientCertificateRefused { .. }
+            | Self::Deadline { .. }
+            | Self::Sealed { .. }
+            | Self::NotActive { .. }
+            | Self::Unavailable { .. }
+            | Self::RateLimited { .. } => true,
+            Self::Unexpected { status, .. } => status.is_server_error(),
+            Self::Provider(error) => error.is_of_the_whole_provider(),
+            Self::NoSuchRole { .. }
+            | Self::LoginRefused { .. }
+            | Self::TokenRefused { .. }
+            | Self::NoSuchLease { .. }
+            | Self::RedirectRefused { .. }
+            | Self::TooLarge { .. }
+            | Self::Malformed { .. }
+            | Self::OtherLogin { .. } => false,
+        }
+    }
+
     /// Whether asking the store for another object now would fail in the same way.
     pub(crate) fn ends_a_fetch(&self) -> bool {
         match self {

@@ -102,6 +102,16 @@ impl Fetch {
         Self { objects: std::iter::repeat_with(failed).take(count).collect(), leases: Vec::new() }
     }
 
+    /// Whether the store as a whole could not answer.
+    #[must_use]
+    pub fn is_outage_of_the_whole_store(&self) -> bool {
+        let is_outage = |object: &Result<Object, ObjectError>| match object {
+            Err(ObjectError::Store(error)) => error.is_of_the_whole_store(),
+            Ok(_) | Err(_) => false,
+        };
+        self.objects.iter().any(is_outage)
+    }
+
     /// The longest pause that the store asked for.
     #[must_use]
     pub fn retry_after(&self) -> Option<Duration> {

@@ -54,8 +54,15 @@ pub trait PodReporter: Send + Sync {
         message: String,
     );
 
-    /// The volume is served with these objects: after a Serve, and whenever they change.
-    fn served(&self, pod: &WorkloadIdentity, class: &ClassName, objects: &[ObjectVersion]);
+    /// The volume is served with these objects: after a Serve, and whenever they change. `target_path` is where
+    /// kubelet wants it, for display.
+    fn served(
+        &self,
+        pod: &WorkloadIdentity,
+        class: &ClassName,
+        target_path: &str,
+        objects: &[ObjectVersion],
+    );
 
     /// The volume is gone.
     fn released(&self, pod: &WorkloadIdentity, class: &ClassName);
@@ -68,7 +75,7 @@ pub struct NoReports;
 impl PodReporter for NoReports {
     fn report(&self, _: &WorkloadIdentity, _: Severity, _: &'static str, _: String) {}
 
-    fn served(&self, _: &WorkloadIdentity, _: &ClassName, _: &[ObjectVersion]) {}
+    fn served(&self, _: &WorkloadIdentity, _: &ClassName, _: &str, _: &[ObjectVersion]) {}
 
     fn released(&self, _: &WorkloadIdentity, _: &ClassName) {}
 }

@@ -4,8 +4,11 @@
 //! volume id is known with one pod and one set of attributes, or not at all. Every request ends by its
 //! deadline. This module finds the owner; `owner` is the life of one volume.
 
+mod counting;
+mod demand;
 mod deposit;
 mod error;
+mod gate;
 mod handler;
 mod held;
 mod leasing;
@@ -20,13 +23,12 @@ mod turn;
 mod turning;
 mod wipe;
 
-use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
 use sotto_core::clock::Clock;
-use sotto_core::identity::{NodeName, StoreName, VolumeId};
+use sotto_core::identity::{NodeName, VolumeId};
 use sotto_core::limits::Limits;
 use sotto_core::rotation::RefreshPolicy;
 use sotto_core::snapshot::{ObjectVersion, SecretMemorySource};
@@ -39,7 +41,7 @@ use sotto_runtime::drain::Drain;
 use sotto_runtime::metrics::AgentMetrics;
 use sotto_store::Stores;
 use sotto_supervisor::Keeper;
-use tokio::sync::{Semaphore, oneshot};
+use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use crate::audit::AuditLog;
@@ -48,15 +50,15 @@ use crate::cluster::Reviews;
 use crate::driver::DriverCalls;
 use crate::reporter::PodReporter;
 use crate::token::TokenVerifier;
+use gate::Gates;
 use owner::{Command, Versions};
 use registry::Registry;
 use request::{Brought, Shown, VolumeSpec};
 
+pub use demand::{REFRESH_DEADLINE, Refreshed, RefreshedVolume};
 pub use error::{ObjectFault, VolumeError};
 pub use request::RequestError;
 
-/// Volumes whose secrets may be fetched at once from one store; others wait within their deadline.
-const FETCHES_AT_ONCE: usize = 32;
 /// Most bytes of names and versions in an answer to Prepare.
 const MOST_VERSION_BYTES: usize = 64 << 10;
 /// How often a request looks for an owner that doesn't end in this very moment.
@@ -89,6 +91,15 @@ impl Default for Deadlines {
     }
 }
 
+/// How many volumes there may be at one time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct VolumeLimit {
+    /// So many.
+    pub count: usize,
+    /// What the administrator does where that isn't enough.
+    pub remedy: &'static str,
+}
+
 /// What volumes are made with.
 pub struct Services {
     /// The node that this agent runs on.
@@ -113,8 +124,10 @@ pub struct Services {
     pub metrics: Arc<AgentMetrics>,
     /// Wall time.
     pub clock: Arc<dyn Clock>,
-    /// How large, and how many.
+    /// How large volumes may be.
     pub limits: Limits,
+    /// How many.
+    pub volume_limit: VolumeLimit,
     /// How often and how long values are kept, where the pod doesn't say.
     pub refresh: RefreshPolicy,
     /// Who turns volumes.
@@ -128,8 +141,7 @@ pub struct Services {
 struct Shared {
     services: Services,
     registry: Registry,
-    /// By store, so that a slow one delays only its own volumes.
-    fetches: BTreeMap<StoreName, Arc<Semaphore>>,
+    gates: Gates,
 }
 
 /// All volumes; cheap to clone.
@@ -140,9 +152,8 @@ impl Volumes {
     /// No volume yet.
     #[must_use]
     pub fn new(services: Services) -> Self {
-        let turns = |name: &StoreName| (name.clone(), Arc::new(Semaphore::new(FETCHES_AT_ONCE)));
-        let fetches = services.stores.names().map(turns).collect();
-        Self(Arc::new(Shared { services, registry: Registry::default(), fetches }))
+        let gates = Gates::new(services.stores.names());
+        Self(Arc::new(Shared { services, registry: Registry::default(), gates }))
     }
 
     /// How many volumes there are, in preparation or served.

@@ -6,11 +6,12 @@ use std::time::Duration;
 
 use sotto_core::fuse_init::Negotiated;
 use sotto_core::identity::VolumeId;
-use sotto_core::secret::SecretBytes;
 use sotto_handoff::link::{Answer, CallError, Link};
 use sotto_handoff::message::{
-    Init, Prepare, Prepared, Release, Return, Returned, Serve, Token, frame::Body,
+    Init, Notice, Prepare, Prepared, Release, Return, Returned, Serve, Token, frame::Body,
 };
+
+use crate::credentials::Credentials;
 
 /// Time for the answer to come back after the agent's own deadline.
 const ANSWER_MARGIN: Duration = Duration::from_secs(1);
@@ -86,12 +87,15 @@ impl Agent {
     pub async fn token(
         &self,
         id: &VolumeId,
-        tokens: &SecretBytes,
+        credentials: &Credentials,
         deadline: Duration,
     ) -> Result<(), CallError> {
-        let service_account_tokens = tokens.expose().to_vec();
         let volume_id = id.as_str().to_owned();
-        let token = Token { volume_id, service_account_tokens, ..Token::default() };
+        let token = Token {
+            volume_id,
+            service_account_tokens: credentials.tokens.expose().to_vec(),
+            publish_secrets: credentials.publish_secrets.expose().to_vec(),
+        };
         match self.link.call(Body::Token(token), None, deadline).await?.body {
             Body::Acknowledged(_) => Ok(()),
             _ => Err(CallError::Unknown),
@@ -110,6 +114,17 @@ impl Agent {
         let request = Body::Return(Return { volume_id: id.as_str().to_owned() });
         match self.link.call(request, None, deadline).await? {
             Answer { body: Body::Returned(returned), fd } => Ok((returned, fd)),
+            _ => Err(CallError::Unknown),
+        }
+    }
+
+    /// Has the author of a pod told of something.
+    ///
+    /// # Errors
+    /// Its refusal, or no answer.
+    pub async fn note(&self, notice: Notice, deadline: Duration) -> Result<(), CallError> {
+        match self.link.call(Body::Notice(notice), None, deadline).await?.body {
+            Body::Acknowledged(_) => Ok(()),
             _ => Err(CallError::Unknown),
         }
     }

@@ -6,34 +6,36 @@
 use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use sotto_core::identity::VolumeId;
 use sotto_core::names::ObjectPath;
 use sotto_handoff::link::{Answer, Handler};
 use sotto_handoff::message::{
-    Acknowledged, Code, Retire, Retired, Rotate, Rotated, Touch, frame::Body,
+    Acknowledged, Code, MetricsText, ProviderConnected, Retire, Retired, Rotate, Rotated, Touch,
+    frame::Body,
 };
 use sotto_handoff::refusal::Refusal;
-use tokio::sync::Semaphore;
+use sotto_runtime::metrics;
 
 use crate::driver::{Driver, blocking};
 use crate::mountinfo::{self, Mount};
+use crate::providers;
 use crate::rotation::{self, Operation, RotationError};
 use crate::volume::Volume;
 
-/// Helper processes at one time; the requests after them wait, bounded by the link.
-const MAX_HELPERS: usize = 8;
+/// How long a request waits for a place for its helper process.
+const PLACE_PATIENCE: Duration = Duration::from_secs(10);
 
 /// One agent's requests.
 pub(super) struct Requests {
     driver: Arc<Driver>,
     instance: Arc<str>,
-    helpers: Semaphore,
 }
 
 impl Requests {
     pub(super) fn new(driver: Arc<Driver>, instance: Arc<str>) -> Self {
-        Self { driver, instance, helpers: Semaphore::new(MAX_HELPERS) }
+        Self { driver, instance }
     }
 
     /// The volume, if this agent serves it.
@@ -52,17 +54,23 @@ impl Requests {
 
     async fn perform(&self, volume: &Volume, operation: Operation) -> Result<(), Refusal> {
         let internal = |error: &RotationError| Refusal::new(Code::Internal, &error.to_string());
-        let _permit = self
-            .helpers
-            .acquire()
-            .await
-            .map_err(|_| Refusal::new(Code::Unavailable, "the driver is leaving"))?;
-        rotation::run(self.driver.kubelet.path(), &volume.target.relative(), &operation)
-            .await
-            .map_err(|error| match &error {
-                RotationError::Deadline => Refusal::new(Code::DeadlineExceeded, &error.to_string()),
-                RotationError::Spawn(_) | RotationError::Failed(_) => internal(&error),
-            })
+        let place = Arc::clone(&self.driver.helpers).acquire_owned();
+        let Ok(Ok(place)) = tokio::time::timeout(PLACE_PATIENCE, place).await else {
+            let busy = "every helper process of the driver is busy, or hangs in a volume that nobody answers";
+            return Err(Refusal::new(Code::Unavailable, busy));
+        };
+        let (kubelet, target) = (self.driver.kubelet.path(), volume.target.relative());
+        let done = rotation::run(kubelet, &target, &operation, place).await;
+        let result = match &done {
+            Ok(()) => "ok",
+            Err(RotationError::Deadline) => "deadline",
+            Err(RotationError::Spawn(_) | RotationError::Failed(_)) => "failed",
+        };
+        self.driver.metrics.helpers.get_or_create(&metrics::Result { result }).inc();
+        done.map_err(|error| match &error {
+            RotationError::Deadline => Refusal::new(Code::DeadlineExceeded, &error.to_string()),
+            RotationError::Spawn(_) | RotationError::Failed(_) => internal(&error),
+        })
     }
 
     async fn rotate(&self, request: Rotate) -> Result<Answer, Refusal> {
@@ -96,6 +104,14 @@ impl Requests {
     }
 }
 
+impl Requests {
+    async fn connect_provider(&self, name: &str) -> Result<Answer, Refusal> {
+        let connected = providers::connect(&self.driver.settings.provider_dirs, name).await?;
+        let body = Body::ProviderConnected(ProviderConnected {});
+        Ok(Answer { body, fd: Some(connected) })
+    }
+}
+
 impl Handler for Requests {
     async fn handle(&self, body: Body, fd: Option<OwnedFd>) -> Result<Answer, Refusal> {
         drop(fd); // no request of an agent comes with one
@@ -103,6 +119,11 @@ impl Handler for Requests {
             Body::Rotate(request) => self.rotate(request).await,
             Body::Retire(request) => self.retire(request).await,
             Body::Touch(request) => self.touch(request).await,
+            Body::ConnectProvider(request) => self.connect_provider(&request.provider).await,
+            Body::Metrics(_) => {
+                let text = self.driver.scrape();
+                Ok(Body::MetricsText(MetricsText { text }).into())
+            }
             _ => Err(Refusal::new(Code::Unimplemented, "the driver takes no such request")),
         }
     }

@@ -17,11 +17,14 @@ use sotto_proto::csi::v1::{
 };
 use tonic::Code;
 
+use crate::credentials::{Credentials, publish_secrets};
 use crate::driver::Driver;
 use crate::target::{TargetError, TargetPath};
 use crate::volume::{Volume, VolumeSpec};
 
 /// Largest map of tokens: what fits into one frame to the agent. CSI's own limit of 4 KiB for maps is not
+/// Most bytes of a `nodePublishSecretRef`, written as JSON.
+const MAX_PUBLISH_SECRETS_BYTES: usize = 64 << 10;
 /// kept by kubelet either.
 pub const MAX_TOKENS_BYTES: usize = 128 << 10;
 /// The one mount flag that kubelet sends on its own (SELinux).
@@ -63,6 +66,12 @@ pub enum Invalid {
     /// Too many or too large tokens.
     #[error("the service account tokens have {0} bytes: at most {MAX_TOKENS_BYTES}")]
     TokensTooLarge(usize),
+    /// Over 64 KiB.
+    #[error(
+        "the volume's nodePublishSecretRef holds {0} bytes of JSON: at most {MAX_PUBLISH_SECRETS_BYTES}; keep \
+         in it only what the provider needs"
+    )]
+    PublishSecretsTooLarge(usize),
     /// Not mounted here.
     #[error("volume {0} is not mounted on this node at this path")]
     NotFound(String),
@@ -81,7 +90,8 @@ impl Invalid {
             | Self::Group(_)
             | Self::Attributes(_)
             | Self::OtherPod(..)
-            | Self::TokensTooLarge(_) => Code::InvalidArgument,
+            | Self::TokensTooLarge(_)
+            | Self::PublishSecretsTooLarge(_) => Code::InvalidArgument,
             Self::NoTokens => Code::FailedPrecondition,
             Self::NotFound(_) => Code::NotFound,
         }
@@ -102,8 +112,8 @@ pub struct Publish {
 pub struct Content {
     /// Without tokens.
     pub spec: VolumeSpec,
-    /// kubelet's JSON map of tokens by audience.
-    pub tokens: SecretBytes,
+    /// What kubelet brought for the agent.
+    pub credentials: Credentials,
     /// The SELinux context of the mount.
     pub context: Option<String>,
 }
@@ -121,20 +131,20 @@ pub fn publish(request: NodePublishVolumeRequest, driver: &Driver) -> Result<Pub
         mut volume_context,
         ..
     } = request;
-    let tokens = take_tokens(secrets, &mut volume_context);
+    let (tokens, publish_secrets) = take_secrets(secrets, &mut volume_context);
 
     let id = volume_id_of(volume_id)?;
     let target = target_of(&target_path, driver)?;
     let capability = mount_of(volume_capability)?;
 
-    let content = content(capability, &volume_context, tokens, &target, driver);
+    let content = content(capability, &volume_context, (tokens, publish_secrets), &target, driver);
     Ok(Publish { id, target, content })
 }
 
 fn content(
     capability: Capability,
     context: &BTreeMap<String, String>,
-    tokens: Option<SecretBytes>,
+    (tokens, publish_secrets): (Option<SecretBytes>, SecretBytes),
     target: &TargetPath,
     driver: &Driver,
 ) -> Result<Content, Invalid> {
@@ -150,9 +160,13 @@ fn content(
     if tokens.len() > MAX_TOKENS_BYTES {
         return Err(Invalid::TokensTooLarge(tokens.len()));
     }
+    if publish_secrets.len() > MAX_PUBLISH_SECRETS_BYTES {
+        return Err(Invalid::PublishSecretsTooLarge(publish_secrets.len()));
+    }
+    let credentials = Credentials { tokens, publish_secrets };
     let (refresh_ms, max_stale_ms) = (refresh.map(milliseconds), max_stale.map(milliseconds));
     let spec = VolumeSpec { identity, class, mount_group, refresh_ms, max_stale_ms, optional };
-    Ok(Content { spec, tokens, context })
+    Ok(Content { spec, credentials, context })
 }
 
 /// Checks NodeUnpublishVolume.
@@ -235,20 +249,24 @@ fn context_of(flags: Vec<String>, driver: &Driver) -> Result<Option<String>, Inv
     Ok(context.filter(|_| driver.settings.has_selinux))
 }
 
-/// From `secrets` first, then from the context: both occur while a cluster changes over. No copy of the
-/// text stays behind, and other secrets, which nobody asked for, are wiped.
-fn take_tokens(
+/// The tokens from `secrets` first, then from the context: both occur while a cluster changes over. The other
+/// secrets are those of the volume's `nodePublishSecretRef`. No copy of the text stays behind.
+fn take_secrets(
     secrets: BTreeMap<String, String>,
     context: &mut BTreeMap<String, String>,
-) -> Option<SecretBytes> {
+) -> (Option<SecretBytes>, SecretBytes) {
     let mut tokens = context.remove(SERVICE_ACCOUNT_TOKENS).map(SecretString::new);
+    let mut others = BTreeMap::new();
     for (key, value) in secrets {
         let value = SecretString::new(value);
         if key == SERVICE_ACCOUNT_TOKENS {
             tokens = Some(value);
+        } else {
+            others.insert(key, value);
         }
     }
-    tokens.map(SecretBytes::from).filter(|tokens| !tokens.is_empty())
+    let tokens = tokens.map(SecretBytes::from).filter(|tokens| !tokens.is_empty());
+    (tokens, publish_secrets(&others))
 }
 
 fn milliseconds(duration: Duration) -> u64 {

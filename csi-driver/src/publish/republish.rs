@@ -6,16 +6,17 @@
 use std::time::Duration;
 
 use sotto_core::identity::VolumeId;
-use sotto_core::secret::SecretBytes;
 use sotto_handoff::link::CallError;
 use sotto_handoff::message::Code;
 use tokio::time::Instant;
 
 use super::{Place, fetch_and_mount, give_up};
 use crate::broker::Agent;
+use crate::credentials::Credentials;
 use crate::driver::Driver;
 use crate::mount_health;
 use crate::node::checks::{Content, Invalid};
+use crate::notices;
 use crate::target::TargetPath;
 use crate::volume::Volume;
 
@@ -38,13 +39,13 @@ pub(super) async fn refresh(
     };
     let volume = driver.volumes.get(id);
     if let Some(volume) = volume.as_ref().filter(|volume| volume.is_held()) {
-        refresh_held(driver, volume, content.tokens).await;
+        refresh_held(driver, volume, content.credentials).await;
         return None;
     }
     // An earlier driver's mount: an agent that was there before serves it still.
     let known = volume.as_ref().and_then(|volume| volume.server());
     let agent = known.or_else(|| driver.broker.current())?;
-    match pass(&agent, id, &content.tokens).await {
+    match pass(&agent, id, &content.credentials).await {
         Ok(()) => volume.inspect(|volume| volume.served_by(agent, None)).and(None),
         Err(error) if is_unknown(&error) => Some(content),
         Err(_) => None,
@@ -60,18 +61,18 @@ pub(super) fn keep(
 ) -> Option<()> {
     let volume = driver.volumes.get(id).filter(|volume| volume.target == *target)?;
     if let Ok(content) = content {
-        volume.keep_tokens(content.tokens);
+        volume.keep_credentials(content.credentials);
     }
     Some(())
 }
 
-async fn refresh_held(driver: &Driver, volume: &Volume, tokens: SecretBytes) {
-    volume.keep_tokens(tokens);
-    let (Some(agent), Some(tokens)) = (volume.server(), volume.tokens()) else {
+async fn refresh_held(driver: &Driver, volume: &Volume, credentials: Credentials) {
+    volume.keep_credentials(credentials);
+    let (Some(agent), Some(credentials)) = (volume.server(), volume.credentials()) else {
         driver.look_for_agents();
         return;
     };
-    match pass(&agent, &volume.id, &tokens).await {
+    match pass(&agent, &volume.id, &credentials).await {
         Ok(()) => volume.set_trouble(None),
         Err(error) if is_unknown(&error) => {
             volume.not_served();
@@ -81,8 +82,8 @@ async fn refresh_held(driver: &Driver, volume: &Volume, tokens: SecretBytes) {
     }
 }
 
-async fn pass(agent: &Agent, id: &VolumeId, tokens: &SecretBytes) -> Result<(), CallError> {
-    let passed = agent.token(id, tokens, TOKEN_DEADLINE).await;
+async fn pass(agent: &Agent, id: &VolumeId, credentials: &Credentials) -> Result<(), CallError> {
+    let passed = agent.token(id, credentials, TOKEN_DEADLINE).await;
     if let Err(error) = &passed {
         tracing::warn!(volume = %id, %error, "sotto-node did not take a fresh token");
     }
@@ -118,6 +119,7 @@ pub(super) async fn revive(
         "every holder of the volume's connection is gone: it is mounted afresh; containers without \
          HostToContainer propagation see it after a restart"
     );
+    notices::mounted_anew(driver, &content.spec);
     let made =
         fetch_and_mount(driver, &agent, (id, target, Place::OverDead), content, deadline).await;
     if let Err(error) = made {

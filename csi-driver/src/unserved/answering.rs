@@ -12,6 +12,7 @@ use rustix::io::Errno;
 use sotto_core::fuse_init::READ_BUFFER_BYTES;
 use sotto_core::identity::VolumeId;
 use sotto_runtime::drain::Drain;
+use sotto_runtime::metrics::Counted;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::oneshot;
@@ -44,6 +45,7 @@ impl Answering {
         volume: &VolumeId,
         device: OwnedFd,
         can_resend: bool,
+        answered: Counted,
     ) -> io::Result<Self> {
         let device = device::watched(device)?;
         let (stop, stopped) = oneshot::channel();
@@ -51,7 +53,7 @@ impl Answering {
         let (volume, begun) = (volume.clone(), drain.clone());
         drain.spawn(async move {
             tokio::select! {
-                error = answer_all(&device, can_resend) => {
+                error = answer_all(&device, can_resend, &answered) => {
                     tracing::debug!(%volume, %error, "nobody is left to be answered");
                 }
                 _ = stopped => {}
@@ -82,7 +84,7 @@ impl Answering {
 }
 
 /// Returns why it can't go on.
-async fn answer_all(device: &AsyncFd<OwnedFd>, can_resend: bool) -> io::Error {
+async fn answer_all(device: &AsyncFd<OwnedFd>, can_resend: bool, answered: &Counted) -> io::Error {
     if can_resend && let Err(error) = device::resend(device.get_ref()) {
         return error;
     }
@@ -99,7 +101,8 @@ async fn answer_all(device: &AsyncFd<OwnedFd>, can_resend: bool) -> io::Error {
         match answer::to(&request[..size]) {
             Answer::Error(reply) => match rustix::io::write(device.get_ref(), &reply) {
                 // Not there any more: its caller was killed, or a RESEND took it back.
-                Ok(_) | Err(Errno::NOENT) => {}
+                Ok(_) => drop(answered.inc()),
+                Err(Errno::NOENT) => {}
                 Err(error) => return error.into(),
             },
             Answer::Nothing => {}

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use sotto_core::fuse_init::IdMapping;
 use sotto_core::identity::VolumeId;
 use sotto_core::secret::SecretBytes;
+use sotto_csi::credentials::Credentials;
 use sotto_csi::mount::{Fresh, Options};
 use sotto_csi::target::TargetPath;
 use sotto_csi::volume::Volume;
@@ -240,7 +241,7 @@ fn mount_unserved(machine: &Machine, id: &str, uid: &str) {
     let directory = driver.kubelet.open_parent(&target).unwrap().make_target().unwrap();
     let connection: OwnedFd = fresh.attach(&directory).unwrap();
     let volume = Volume::new(id, target, spec(uid), init, Some(connection));
-    volume.keep_tokens(SecretBytes::new(b"token".to_vec()));
+    volume.keep_credentials(Credentials::of_tokens(SecretBytes::new(b"token".to_vec())));
     driver.volumes.insert(volume);
     driver.look_for_agents();
 }

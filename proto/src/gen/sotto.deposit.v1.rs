@@ -77,6 +77,8 @@ pub struct Spec {
     pub refresh_ms: ::core::option::Option<u64>,
     #[prost(uint64, optional, tag = "10")]
     pub max_stale_ms: ::core::option::Option<u64>,
+    #[prost(string, tag = "11")]
+    pub target_path: ::prost::alloc::string::String,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Init {

@@ -148,6 +148,9 @@ pub struct Prepare {
     /// What the volume's nodePublishSecretRef holds, for a provider: a JSON map of strings. Empty without one.
     #[prost(bytes = "vec", tag = "12")]
     pub publish_secrets: ::prost::alloc::vec::Vec<u8>,
+    /// Where kubelet wants it, for the status object and nothing else.
+    #[prost(string, tag = "13")]
+    pub target_path: ::prost::alloc::string::String,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ObjectVersion {

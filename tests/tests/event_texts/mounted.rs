@@ -85,3 +85,25 @@ async fn what_of_a_class_has_no_effect_is_said_with_what_to_do() -> anyhow::Resu
     assert_says("ignored parts", &text, &wrong, &["write method: PUT"]);
     cluster.scene.stop(&pod).await
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn another_drivers_mount_on_the_target_is_said_with_what_to_do() -> anyhow::Result<()> {
+    let cluster = Cluster::start(|_| {}).await?;
+    let scene = &cluster.scene;
+    let pod = scene.pod("foreign-0", "checkout", "db");
+    let target = scene.kubelet().target(&pod, &pod.volumes[0]);
+    std::fs::create_dir_all(&target)?;
+    let flags = rustix::mount::MountFlags::empty();
+    rustix::mount::mount("tmpfs", &target, "tmpfs", flags, None)?;
+    std::fs::write(target.join("theirs"), "x")?;
+    for _ in 0..2 {
+        scene.kubelet().publish(&pod, &pod.volumes[0]).await?;
+    }
+    assert_eq!(std::fs::read_to_string(target.join("theirs"))?, "x", "it is untouched");
+    let text = cluster.event("foreign-0", "ForeignMount").await;
+    let wrong = ["a tmpfs mount that csi.sotto.dev did not make"];
+    assert_says("foreign mount", &text, &wrong, &["restart the pod"]);
+    scene.stop(&pod).await?;
+    assert!(!target.exists(), "its unpublish unmounts and removes");
+    Ok(())
+}

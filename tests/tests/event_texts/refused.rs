@@ -4,14 +4,13 @@ use std::sync::Arc;
 
 use serde_json::json;
 use sotto_dev::kubelet::CsiDriver;
+use sotto_dev::provider::{Behaviour, DevProvider};
 use sotto_dev::store::{Fault, ROLE, Role};
 use sotto_tests::scene::CSI_DRIVER;
 
 use super::{Cluster, OBJECTS, assert_says};
 
-/// The cases of issue 3 that any store can bring about. The last two of its list, "provider not installed"
-/// and "provider writes files itself", need a store of kind `provider`: they go into
-/// `texts_of_a_provider` below once the kit has a provider process.
+/// The cases that any store can bring about; those of providers have a test of their own below.
 struct Case {
     name: &'static str,
     account: &'static str,
@@ -191,4 +190,23 @@ async fn limits_that_are_reached_are_said_with_how_to_raise_them() -> anyhow::Re
     scene.stop(&pods[1]).await
 }
 
-// texts_of_a_provider: "provider not installed" and "provider writes files itself" belong here; see `Case`.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_providers_faults_are_said_with_what_to_do() -> anyhow::Result<()> {
+    let cluster = Cluster::start(|config| {
+        let provider = json!({
+            "name": "fake", "kind": "provider", "audience": "bao", "allow": {"namespaces": ["payments"]},
+        });
+        config["stores"].as_array_mut().unwrap().push(provider);
+    })
+    .await?;
+    cluster.class_of("fake", "fake", OBJECTS, &[]).await?;
+    let text = cluster.failed_mount("absent-0", "checkout", "fake").await?;
+    let wrong = ["provider fake is not installed on this node", "no socket fake.sock"];
+    assert_says("provider not installed", &text, &wrong, &["install it"]);
+    let directory = cluster.scene.node().path("providers");
+    let _provider = DevProvider::start(&directory, "fake", Behaviour::WithoutFiles)?;
+    let text = cluster.failed_mount("writes-0", "checkout", "fake").await?;
+    let wrong = ["provider fake writes files itself instead of returning them"];
+    assert_says("provider writes files itself", &text, &wrong, &["use a provider version"]);
+    Ok(())
+}

@@ -42,7 +42,9 @@ impl Machine {
         // What is mounted below stays below, wherever the machine's own mounts are shared with.
         mount_change(&machine.root, MountPropagationFlags::PRIVATE)
             .map_err(|error| MachineError::Mount(error.into()))?;
-        for name in ["bin", "classes", "etc", "kubelet", "kubelet/plugins_registry", "mnt"] {
+        let names =
+            ["bin", "classes", "etc", "kubelet", "kubelet/plugins_registry", "mnt", "providers"];
+        for name in names {
             std::fs::create_dir(machine.root.join(name)).map_err(MachineError::Directory)?;
         }
         machine.bind(executables, "bin")?;

@@ -42,6 +42,7 @@ impl PodReporter for ClusterReporter {
         &self,
         pod: &WorkloadIdentity,
         class: &ClassName,
+        target_path: &str,
         objects: &[snapshot::ObjectVersion],
     ) {
         let object = |one: &snapshot::ObjectVersion| ObjectVersion {
@@ -52,8 +53,7 @@ impl PodReporter for ClusterReporter {
             key: key(pod, class),
             pod_uid: pod.pod_uid.clone(),
             mounted: true,
-            // The driver keeps paths to itself: the agent has no use for one.
-            target_path: String::new(),
+            target_path: target_path.to_owned(),
             objects: objects.iter().map(object).collect(),
         });
     }

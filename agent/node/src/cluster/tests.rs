@@ -103,7 +103,7 @@ async fn a_volume_that_is_served_has_a_status_and_one_that_comes_again_has_it_an
     let member = joined(FakeApiServer::start().await.unwrap()).await;
     let (reporter, name) = (member.membership.reporter(), ClassName::parse("db").unwrap());
     let objects = [ObjectVersion { id: "password".to_owned(), version: "7".to_owned() }];
-    reporter.served(&pod(), &name, &objects);
+    reporter.served(&pod(), &name, "/t", &objects);
     member.server.until("the status", |server| !server.objects(resource).is_empty()).await;
     let status = member.server.objects(resource)[0]["status"].clone();
     assert_eq!(status["podName"], "web-0");
@@ -113,10 +113,10 @@ async fn a_volume_that_is_served_has_a_status_and_one_that_comes_again_has_it_an
     while written.counts().written == 0 {
         tokio::task::yield_now().await;
     }
-    reporter.served(&pod(), &name, &objects);
+    reporter.served(&pod(), &name, "/t", &objects);
     assert_eq!(written.counts().unchanged, 1);
     reporter.released(&pod(), &name);
-    reporter.served(&pod(), &name, &objects);
+    reporter.served(&pod(), &name, "/t", &objects);
     let twice = |server: &FakeApiServer| server.requests_of("patch", resource).len() == 2;
     member.server.until("the status again", twice).await;
     member.ends().await;

@@ -107,6 +107,17 @@ impl ProviderError {
         // NotFound is of some object, nobody knows which: not a reason to take all of them away.
         matches!(self, Self::Denied { .. })
     }
+
+    /// Whether no other pod would be answered either.
+    pub(crate) fn is_of_the_whole_provider(&self) -> bool {
+        matches!(
+            self,
+            Self::NotInstalled { .. }
+                | Self::Unavailable { .. }
+                | Self::Deadline { .. }
+                | Self::Limited { .. }
+        )
+    }
 }
 
 /// Who asked, and what must not come back in words.

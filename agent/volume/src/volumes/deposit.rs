@@ -100,6 +100,7 @@ fn spec_message(spec: &VolumeSpec) -> v1::Spec {
         optional: spec.optional,
         refresh_ms: spec.refresh.map(milliseconds),
         max_stale_ms: spec.max_stale.map(milliseconds),
+        target_path: spec.target_path.clone(),
     }
 }
 

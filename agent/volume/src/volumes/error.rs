@@ -68,12 +68,12 @@ pub enum VolumeError {
     #[error("the agent is shutting down: its successor takes the request")]
     ShuttingDown,
     /// Too many on this node.
-    #[error(
-        "this node serves {limit} volumes already: raise limits.volumes, or run the pod elsewhere"
-    )]
+    #[error("this node serves {limit} volumes already: {remedy}, or run the pod elsewhere")]
     TooManyVolumes {
         /// The limit.
         limit: usize,
+        /// What to do.
+        remedy: &'static str,
     },
     /// The id belongs to another pod, or to other attributes.
     #[error("volume {0} is known with another pod or other attributes: release it first")]

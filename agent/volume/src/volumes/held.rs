@@ -13,6 +13,9 @@ use sotto_fuse::{Server, Tree};
 use sotto_store::{Lease, StoreSession, VolumePlan};
 use tokio::time::Instant;
 
+use super::counting::NotFresh;
+use super::demand::Demand;
+use super::gate::Place;
 use super::turn::Turn;
 use super::turning::Turning;
 
@@ -55,6 +58,11 @@ pub(super) struct Held {
     pub(super) hidden: Vec<Generation>,
     /// What is being turned to.
     pub(super) staged: Option<Arc<Snapshot>>,
+    /// Who asked for a refresh.
+    pub(super) demand: Demand,
+    /// Among the volumes of the store.
+    pub(super) place: Option<Place>,
+    pub(super) not_fresh: NotFresh,
 }
 
 impl Held {
@@ -83,6 +91,9 @@ impl Held {
             old: VecDeque::new(),
             hidden: Vec::new(),
             staged: None,
+            demand: Demand::default(),
+            place: None,
+            not_fresh: NotFresh::default(),
         };
         held.show_status(clock);
         held
@@ -113,6 +124,9 @@ impl Held {
             old,
             hidden,
             staged,
+            demand: Demand::default(),
+            place: None,
+            not_fresh: NotFresh::default(),
         };
         held.show_status(clock);
         held

@@ -76,6 +76,29 @@ impl Prolonged {
     }
 }
 
+impl Prolonged {
+    /// How each renewal went; `None`: no answer in time.
+    pub(super) fn renewals(&self) -> impl Iterator<Item = Option<Result<(), &StoreError>>> {
+        let leases = self.leases.iter().map(|(_, result)| told(result.as_ref()));
+        let renewed = self.token.iter().filter(|(step, _)| matches!(step, TokenStep::Renew(_)));
+        leases.chain(renewed.map(|(_, result)| told(result.as_ref())))
+    }
+
+    /// How a login beside the old token went, if there was one.
+    pub(super) fn login(&self) -> Option<Result<(), &StoreError>> {
+        self.token
+            .as_ref()
+            .filter(|(step, _)| *step == TokenStep::LogIn)?
+            .1
+            .as_ref()
+            .map(|result| result.as_ref().map(drop))
+    }
+}
+
+fn told<T>(result: Option<&Result<T, StoreError>>) -> Option<Result<(), &StoreError>> {
+    result.map(|result| result.as_ref().map(drop))
+}
+
 impl Leasing {
     pub(super) fn new(since: Instant, leases: Vec<Lease>, token: TokenLife) -> Self {
         let life = |life: &TokenLife| token_life(life, since);

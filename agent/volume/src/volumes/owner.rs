@@ -10,6 +10,7 @@
 //! that comes back as one. Whatever the end, the store's token is revoked and the values are wiped, but for
 //! the end of the process: then readers keep what they have until a successor serves them.
 
+mod asking;
 mod ending;
 mod leaving;
 mod prolonging;
@@ -27,14 +28,15 @@ use futures::future::BoxFuture;
 use futures::stream::{FuturesUnordered, StreamExt};
 use sotto_core::snapshot::{Generation, ObjectVersion};
 use sotto_fuse::{End, Negotiated, Server};
-use sotto_store::Fetch;
 use tokio::sync::mpsc::{self, error::TrySendError};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::Shared;
+use super::demand::Refreshed;
 use super::error::VolumeError;
+use super::gate::Gate;
 use super::held::Held;
 use super::leasing::Prolonged;
 use super::prepare::{Outcome, Preparation};
@@ -42,6 +44,7 @@ use super::registry::{Found, Registered};
 use super::request::{Brought, Shown, VolumeSpec};
 use crate::audit::VolumeAudit;
 use crate::token::VerifiedToken;
+use asking::Attempt;
 use ending::Ending;
 pub(super) use leaving::{Restored, thread_name};
 use refresh::{Retired, Turned};
@@ -62,6 +65,7 @@ pub(super) enum Command {
     Serve { fuse: OwnedFd, init: Negotiated, resend: bool, reply: Reply<()> },
     Token { brought: Brought, reply: Reply<()> },
     Return { reply: Reply<Given> },
+    Refresh { reply: Reply<Refreshed> },
     Release { reply: Reply<()> },
 }
 
@@ -71,7 +75,7 @@ enum Done {
     Served(Result<Server, VolumeError>, Reply<()>),
     ServerEnded(End),
     Token(Result<VerifiedToken, VolumeError>, Reply<()>),
-    Fetched(BTreeSet<usize>, Option<Box<Fetch>>),
+    Fetched(BTreeSet<usize>, Box<Attempt>),
     Prolonged(Box<Prolonged>),
     Turned(Box<Turned>),
     Retired(Retired),
@@ -128,7 +132,7 @@ pub(super) fn prepare(
     if shared.services.drain.has_begun() {
         return Err(VolumeError::ShuttingDown);
     }
-    match shared.registry.find_or_add(spec, shared.services.limits.volumes)? {
+    match shared.registry.find_or_add(spec, shared.services.volume_limit)? {
         Found::Known(mailbox) => match mailbox.try_send(Command::Prepare { reply }) {
             Ok(()) | Err(TrySendError::Closed(_)) => Ok(()),
             Err(TrySendError::Full(_)) => Err(VolumeError::Busy(spec.volume.clone())),
@@ -235,6 +239,7 @@ impl Owner {
             }
             Event::Command(Command::Token { brought, reply }) => self.verify(brought, reply),
             Event::Command(Command::Return { reply }) => self.give_back(reply),
+            Event::Command(Command::Refresh { reply }) => self.refresh_on_demand(reply),
             Event::Command(Command::Release { reply }) => {
                 return ControlFlow::Break(Ending::Released(reply));
             }
@@ -242,7 +247,7 @@ impl Owner {
             Event::Done(Done::Served(served, reply)) => self.served(served, reply),
             Event::Done(Done::ServerEnded(end)) => return self.server_ended(&end),
             Event::Done(Done::Token(token, reply)) => self.renewed(token, reply),
-            Event::Done(Done::Fetched(asked, fetched)) => self.fetched(&asked, fetched),
+            Event::Done(Done::Fetched(asked, attempt)) => self.fetched(&asked, *attempt),
             Event::Done(Done::Prolonged(prolonged)) => self.prolonged(*prolonged),
             Event::Done(Done::Turned(turned)) => self.turned(*turned),
             Event::Done(Done::Retired(retired)) => self.retired(retired),
@@ -272,7 +277,7 @@ impl Owner {
     }
 
     fn prepared(&mut self, outcome: Outcome) -> ControlFlow<Ending> {
-        let held = match outcome.result {
+        let mut held = match outcome.result {
             Ok(held) => held,
             Err(error) => {
                 return ControlFlow::Break(Ending::Failed(Arc::new(error), outcome.orphan));
@@ -280,6 +285,10 @@ impl Owner {
         };
         self.audit.set_store(held.plan.store.clone());
         self.pod_token.is_good_for(&held.plan.audience);
+        held.place = self.shared.gates.of(&held.plan.store).map(Gate::join);
+        if let Some(place) = &held.place {
+            held.turning.spread(place.part);
+        }
         let versions = held.shown();
         let until = Instant::now() + self.shared.services.deadlines.unserved;
         let ready = State::Ready { held: Box::new(held), until };

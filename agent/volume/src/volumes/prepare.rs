@@ -13,12 +13,12 @@ use sotto_core::rotation::RefreshPolicy;
 use sotto_core::secret::SecretString;
 use sotto_core::snapshot::{Object, Snapshot, SnapshotBuilder, SnapshotError};
 use sotto_store::{Lease, StoreSession, VolumePlan, grammar};
-use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::Shared;
 use super::error::{ObjectFault, VolumeError};
+use super::gate::Passed;
 use super::held::Held;
 use super::report;
 use super::request::{Brought, Shown, VolumeSpec};
@@ -93,15 +93,14 @@ impl Preparation {
         &self,
         plan: &VolumePlan,
         tokens: &[u8],
-    ) -> Result<(StoreSession, OwnedSemaphorePermit), VolumeError> {
+    ) -> Result<(StoreSession, Passed), VolumeError> {
         let wanted = (&plan.store, &plan.audience);
         let verified = verify(&self.shared, &self.spec, &self.audit, tokens, wanted);
         let token = self.until("the pod's token was not verified", verified).await??;
         // A plan names a store of the same set.
-        let turns = self.shared.fetches.get(&plan.store);
-        let turns = turns.ok_or_else(|| VolumeError::NoSuchStore(plan.store.clone()))?;
-        let turn = Arc::clone(turns).acquire_owned();
-        let turn = self.until("no turn to fetch came", turn).await?;
+        let gate = self.shared.gates.of(&plan.store);
+        let gate = gate.ok_or_else(|| VolumeError::NoSuchStore(plan.store.clone()))?;
+        let turn = self.until("no turn to fetch came", gate.try_for_publish()).await?;
         // Nobody closes the semaphore.
         let turn = turn.map_err(|_| VolumeError::ShuttingDown)?;
         let session = self.log_in_with(plan, &token.jwt).await.inspect_err(|error| {
@@ -121,9 +120,13 @@ impl Preparation {
         };
         // Not given up when the volume is released: the token that it brings must be revoked.
         let login = tokio::time::timeout_at(self.end, store.login(plan, jwt)).await;
-        login
-            .map_err(|_| self.late("the store did not answer the login"))?
-            .map_err(VolumeError::Login)
+        let login = login.map_err(|_| self.late("the store did not answer the login"))?;
+        let result = login.as_ref().map(drop);
+        self.shared.count_login(&plan.store, result);
+        if let Some(gate) = self.shared.gates.of(&plan.store) {
+            gate.logged_in(result);
+        }
+        login.map_err(VolumeError::Login)
     }
 
     async fn fetch(
@@ -132,6 +135,9 @@ impl Preparation {
         session: &StoreSession,
     ) -> Result<(VolumePlan, Snapshot, Vec<Lease>), VolumeError> {
         let fetched = self.until("the secrets were not fetched", session.fetch(plan)).await?;
+        if let Some(gate) = self.shared.gates.of(&plan.store) {
+            gate.fetched(Some(&fetched));
+        }
         let mut objects = Vec::with_capacity(fetched.objects.len());
         let mut faults = Vec::new();
         for (index, object) in fetched.objects.into_iter().enumerate() {

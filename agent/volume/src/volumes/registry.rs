@@ -6,9 +6,10 @@ use std::collections::BTreeMap;
 use std::collections::btree_map::Entry as MapEntry;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use sotto_core::identity::VolumeId;
+use sotto_core::identity::{Namespace, PodName, VolumeId};
 use tokio::sync::mpsc;
 
+use super::VolumeLimit;
 use super::error::VolumeError;
 use super::owner::Command;
 use super::request::VolumeSpec;
@@ -52,10 +53,20 @@ impl Registry {
         self.lock().get(volume).map(|entry| Arc::clone(&entry.spec))
     }
 
+    /// The volumes of every pod of this name: there may be an old one beside the new.
+    pub(super) fn of_pod(&self, namespace: &Namespace, pod: &PodName) -> Vec<Arc<VolumeSpec>> {
+        let volumes = self.lock();
+        let specs = volumes.values().map(|entry| &entry.spec);
+        let of_pod = |spec: &&Arc<VolumeSpec>| {
+            spec.identity.namespace == *namespace && spec.identity.pod_name == *pod
+        };
+        specs.filter(of_pod).cloned().collect()
+    }
+
     pub(super) fn find_or_add(
         &self,
         spec: &Arc<VolumeSpec>,
-        limit: usize,
+        limit: VolumeLimit,
     ) -> Result<Found, VolumeError> {
         let mut volumes = self.lock();
         let count = volumes.len();
@@ -64,7 +75,9 @@ impl Registry {
                 Err(VolumeError::KnownOtherwise(spec.volume.clone()))
             }
             MapEntry::Occupied(known) => Ok(Found::Known(known.get().mailbox.clone())),
-            MapEntry::Vacant(_) if count >= limit => Err(VolumeError::TooManyVolumes { limit }),
+            MapEntry::Vacant(_) if count >= limit.count => {
+                Err(VolumeError::TooManyVolumes { limit: limit.count, remedy: limit.remedy })
+            }
             MapEntry::Vacant(vacant) => {
                 let (mailbox, commands) = mpsc::channel(MAILBOX);
                 vacant.insert(Entry { spec: Arc::clone(spec), mailbox: mailbox.clone() });

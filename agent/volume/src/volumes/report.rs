@@ -103,7 +103,7 @@ pub(super) async fn served(shared: &Shared, volume: &VolumeId) {
         return;
     }
     if let Ok(Ok(Ok((_, versions)))) = tokio::time::timeout(VERSIONS_DEADLINE, answer).await {
-        shared.services.reporter.served(&spec.identity, &spec.class, &versions);
+        shared.services.reporter.served(&spec.identity, &spec.class, &spec.target_path, &versions);
     }
 }
 

@@ -23,6 +23,8 @@ pub(super) struct VolumeSpec {
     pub(super) optional: bool,
     pub(super) refresh: Option<Duration>,
     pub(super) max_stale: Option<Duration>,
+    /// For the status object and nothing else.
+    pub(super) target_path: String,
 }
 
 /// What the mount shows already.
@@ -122,6 +124,7 @@ pub(super) fn read(
         optional: message.optional,
         refresh: message.refresh_ms.map(Duration::from_millis),
         max_stale: message.max_stale_ms.map(Duration::from_millis),
+        target_path: message.target_path,
     };
     let generation = Generation::new(message.generation).unwrap_or(Generation::FIRST);
     let shown = Shown { generation, layout: message.layout };

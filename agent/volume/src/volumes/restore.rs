@@ -93,7 +93,7 @@ fn restore(shared: &Arc<Shared>, kept: Kept) -> Result<(), RestoreError> {
     let init = left.init.map(negotiated).ok_or(RestoreError::Incomplete("INIT"))?;
     let token = SecretString::new(left.pod_token.clone());
     let (held, again) = held(shared, &spec, &left, &token)?;
-    let found = shared.registry.find_or_add(&spec, shared.services.limits.volumes);
+    let found = shared.registry.find_or_add(&spec, shared.services.volume_limit);
     let Ok(Found::Added(registered, commands)) = found else { return Err(RestoreError::Known) };
     let server = serve(shared, &spec, &held, connection, init)?;
     let owner = owner::Restored { spec, registered, commands, held, server, init, token, again };
@@ -183,6 +183,7 @@ fn spec(left: &v1::Volume) -> Result<VolumeSpec, RestoreError> {
         optional: spec.optional,
         refresh: spec.refresh_ms.map(Duration::from_millis),
         max_stale: spec.max_stale_ms.map(Duration::from_millis),
+        target_path: spec.target_path,
     })
 }
 

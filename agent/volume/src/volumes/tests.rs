@@ -1,3 +1,5 @@
+mod demand;
+mod driver;
 mod fake_store;
 mod fixture;
 mod kernel;
@@ -5,7 +7,9 @@ mod leases;
 mod life;
 mod reports;
 mod returns;
+mod storm;
 
+use sotto_core::identity::StoreName;
 use sotto_handoff::message::Code;
 use sotto_handoff::refusal::Refusal;
 
@@ -15,6 +19,7 @@ use fixture::{Fixture, SOON, fixture, fixture_of};
 use serde_json::json;
 use sotto_handoff::message::Pod;
 use sotto_store::{ObjectError, StoreError};
+use tokio::sync::Semaphore;
 
 fn no_such_secret(path: &str) -> ObjectError {
     ObjectError::NoSuchSecret { store: main(), path: path.to_owned() }

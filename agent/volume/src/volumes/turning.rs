@@ -14,13 +14,17 @@ use sotto_core::rotation::{
 };
 use sotto_core::snapshot::{Generation, Object, Snapshot};
 use sotto_store::session::TokenLife;
-use sotto_store::{Fetch, Lease, ObjectError, VolumePlan};
+use sotto_store::{Fetch, Lease, VolumePlan};
 use tokio::time::Instant;
 
+use super::demand::Refreshed;
 use super::held::Resumed;
 use super::leasing::{Leasing, Prolonged, Steps};
+use results::results;
 
 mod assembly;
+mod pace;
+mod results;
 
 /// What a volume does about time.
 pub(super) struct Turning {
@@ -56,6 +60,8 @@ pub(super) struct Consequence {
     pub(super) open: bool,
     /// The values became stale now, or fresh again.
     pub(super) became: Option<Freshness>,
+    /// What the attempt came to, if there was one.
+    pub(super) result: Option<Refreshed>,
     /// The objects of the next generation, where there is one.
     pub(super) next: Option<Vec<Object>>,
     /// Those of them that were made for us: asked for again they would be others.
@@ -288,6 +294,7 @@ impl Turning {
             came.clear();
         }
         self.assemble(&mut consequence, asked, &results, came, plan, current);
+        consequence.result = Some(Refreshed::of(&results, consequence.next.is_some()));
         consequence
     }
 
@@ -349,34 +356,6 @@ impl Turning {
     }
 }
 
-/// What each object's answer means, good where none was asked for; `None`: too late. What came is put
-/// into `came`.
-fn results(
-    plan: &VolumePlan,
-    asked: &BTreeSet<usize>,
-    answers: Option<Vec<Result<Object, ObjectError>>>,
-    optional: bool,
-    came: &mut BTreeMap<usize, Object>,
-) -> Vec<ObjectResult> {
-    let mut results = vec![ObjectResult::Good; plan.objects.len()];
-    let Some(answers) = answers else {
-        asked.iter().for_each(|index| results[*index] = ObjectResult::Outage);
-        return results;
-    };
-    for (index, answer) in asked.iter().zip(answers) {
-        results[*index] = match answer {
-            Ok(object) => {
-                came.insert(*index, object);
-                ObjectResult::Good
-            }
-            Err(error) if optional && error.is_absence() => ObjectResult::Good,
-            Err(error) if error.is_refusal() => ObjectResult::Refused,
-            Err(_) => ObjectResult::Outage,
-        };
-    }
-    results
-}
-
 /// Fingerprint of a generation's names, never 0. FNV-1a: the same in every build.
 pub(super) fn layout<'a>(names: impl Iterator<Item = &'a str>) -> u64 {
     let mut names: Vec<_> = names.collect();
@@ -389,8 +368,12 @@ pub(super) fn layout<'a>(names: impl Iterator<Item = &'a str>) -> u64 {
 }
 
 pub(super) fn jitter() -> Jitter {
+    Jitter::from_bits(random())
+}
+
+pub(super) fn random() -> u32 {
     // Seeded by the kernel's random numbers.
-    Jitter::from_bits((RandomState::new().build_hasher().finish() >> 32) as u32)
+    (RandomState::new().build_hasher().finish() >> 32) as u32
 }
 
 #[cfg(test)]

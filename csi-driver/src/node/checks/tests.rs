@@ -83,7 +83,7 @@ fn a_request_of_a_real_kubelet_passes() {
         let content = publish.content.unwrap();
         assert_eq!(publish.id.as_str(), "csi-1");
         assert_eq!(content.spec.identity.node.as_str(), "node-1");
-        assert_eq!(content.tokens.expose(), TOKENS.as_bytes());
+        assert_eq!(content.credentials.tokens.expose(), TOKENS.as_bytes());
         assert_eq!(content.spec.mount_group, None);
     }
 }
@@ -162,7 +162,7 @@ fn tokens_are_taken_from_secrets_first_and_may_exceed_4_kib() {
             request.secrets.insert("other".to_owned(), "wiped".to_owned());
         })
         .unwrap();
-    assert_eq!(publish.content.unwrap().tokens.expose(), large.as_bytes());
+    assert_eq!(publish.content.unwrap().credentials.tokens.expose(), large.as_bytes());
 }
 
 #[test]
@@ -186,6 +186,39 @@ fn the_mount_group_and_the_selinux_context_are_read() {
     let flag = format!("context=\"{label}\"");
     let labelled = bench.change(|request| request.volume_capability = flags(&[&flag])).unwrap();
     assert_eq!(labelled.content.unwrap().context.as_deref(), Some(label));
+}
+
+#[test]
+fn the_administrators_context_is_for_mounts_that_kubelet_names_none_for() {
+    let mut bench = bench();
+    bench.driver.settings.has_selinux = true;
+    bench.driver.settings.selinux_context = Some("system_u:object_r:default_t:s0".to_owned());
+    let context = |flag: &[&str]| {
+        let labelled = bench.change(|request| request.volume_capability = flags(flag)).unwrap();
+        labelled.content.unwrap().context
+    };
+    assert_eq!(context(&[]).as_deref(), Some("system_u:object_r:default_t:s0"));
+    assert_eq!(context(&["context=kubelets"]).as_deref(), Some("kubelets"));
+}
+
+#[test]
+fn what_the_node_publish_secret_ref_holds_goes_along_and_no_further() {
+    let bench = bench();
+    let with = |bytes: usize| {
+        bench.change(|request| {
+            request.secrets.insert("clientSecret".to_owned(), "canary".repeat(bytes / 6));
+        })
+    };
+    let content = with(6).unwrap().content.unwrap();
+    assert_eq!(content.credentials.publish_secrets.expose(), br#"{"clientSecret":"canary"}"#);
+    assert!(!format!("{:?}", content.credentials).contains("canary"));
+    let error = with(MAX_PUBLISH_SECRETS_BYTES).unwrap().content.err().unwrap();
+    assert_eq!(error.code(), Code::InvalidArgument);
+    assert!(
+        error.to_string().contains("nodePublishSecretRef") && !error.to_string().contains("canary")
+    );
+    let without = bench.change(|_| {}).unwrap().content.unwrap();
+    assert!(without.credentials.publish_secrets.is_empty());
 }
 
 #[test]

@@ -100,7 +100,8 @@ fn leave(registered: Registered, mut commands: mpsc::Receiver<Command>, reply: O
             Command::Prepare { .. }
             | Command::Serve { .. }
             | Command::Token { .. }
-            | Command::Return { .. } => None,
+            | Command::Return { .. }
+            | Command::Refresh { .. } => None,
         });
     for reply in reply.into_iter().chain(released) {
         let _ = reply.send(Ok(()));

@@ -21,6 +21,7 @@ impl Owner {
         for error in prolonged.errors() {
             tracing::warn!(volume = %self.spec.volume, %error, "a lease or its token was not prolonged");
         }
+        self.shared.count_prolonged(&held.plan.store, &prolonged);
         held.turning.prolonged(prolonged);
     }
 }

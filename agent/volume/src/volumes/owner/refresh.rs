@@ -6,20 +6,18 @@ use std::time::Duration;
 
 use sotto_core::audit::AuditAction;
 use sotto_core::snapshot::{Generation, Object, Snapshot, SnapshotBuilder, SnapshotError};
-use sotto_store::Fetch;
 use tokio::time::Instant;
 
 use super::super::held::{GRACE, Held};
 use super::super::report;
 use super::super::turn::{Mount, Turn, TurnError};
 use super::super::turning::Consequence;
+use super::asking::Attempt;
 use super::{Done, Owner, State};
 use crate::driver::DriverCallError;
 
 /// Until a turn that failed is tried again.
 const RETRY: Duration = Duration::from_secs(5);
-/// How long a refresh may take.
-const FETCH_DEADLINE: Duration = Duration::from_secs(60);
 
 /// A turn that ended, with the generation that it left.
 pub(super) struct Turned {
@@ -66,20 +64,19 @@ impl Owner {
         }
         let consequence = held.turning.pass();
         if consequence.became.is_some() || consequence.close {
+            held.not_fresh.follow(&self.shared.services.metrics, held.turning.freshness());
             held.show_status(&*self.shared.services.clock);
             report::aged(&self.shared, &self.spec, &consequence);
         }
         if !consequence.is_nothing() {
             return self.follow(consequence);
         }
-        match held.turning.due() {
-            Some(asked) if asked.is_empty() => {
-                // What came before is all there is to show.
-                let fetch = Fetch { objects: Vec::new(), leases: Vec::new() };
-                self.fetched(&asked, Some(Box::new(fetch)));
-            }
-            Some(asked) => self.refresh(asked),
-            None => {}
+        let Some(asked) = held.turning.due() else { return };
+        held.demand.begin();
+        if asked.is_empty() {
+            self.fetched(&asked, Attempt::of_nothing());
+        } else {
+            self.refresh(asked);
         }
     }
 
@@ -95,34 +92,23 @@ impl Owner {
         }));
     }
 
-    fn refresh(&mut self, asked: BTreeSet<usize>) {
-        let State::Serving { held } = &mut self.state else { return };
-        held.is_busy = true;
-        let (session, plan) = (Arc::clone(&held.session), held.plan.only(&asked));
-        let shared = Arc::clone(&self.shared);
-        self.work.push(Box::pin(async move {
-            let fetched = async {
-                let _turn = shared.fetches.get(&plan.store)?.acquire().await.ok()?;
-                Some(session.fetch(&plan).await)
-            };
-            let fetched = tokio::time::timeout(FETCH_DEADLINE, fetched).await.ok().flatten();
-            Done::Fetched(asked, fetched.map(Box::new))
-        }));
-    }
-
-    pub(super) fn fetched(&mut self, asked: &BTreeSet<usize>, fetched: Option<Box<Fetch>>) {
+    pub(super) fn fetched(&mut self, asked: &BTreeSet<usize>, attempt: Attempt) {
         let optional = self.spec.optional;
         let Some(held) = self.state.held_mut() else { return };
         held.is_busy = false;
         // While nobody serves, effects could not be carried out: the next server finds the refresh due.
         let State::Serving { held } = &mut self.state else { return };
         let current = held.tree.current();
-        let fetched = fetched.map(|fetched| *fetched);
+        let (fetched, wait, was_asked) = attempt.parts();
         let plan = Arc::clone(&held.plan);
         let token = held.session.token_life();
         let consequence = held.turning.observe(asked, fetched, optional, token, &plan, &current);
+        if let Some(wait) = wait {
+            held.turning.wait(wait);
+        }
         held.show_status(&*self.shared.services.clock);
         report::aged(&self.shared, &self.spec, &consequence);
+        self.refreshed(was_asked, &consequence);
         if !consequence.is_nothing() {
             self.follow(consequence);
         }
@@ -204,6 +190,12 @@ impl Owner {
         match result {
             Ok(left) => {
                 held.staged = None;
+                if turn.next.is_some() {
+                    self.shared.count_rotation(true);
+                }
+                if held.pending.is_none() {
+                    held.demand.shown();
+                }
                 let current = held.tree.current().generation();
                 if let Some(left) = left.filter(|left| *left != current) {
                     let generation = current.get();
@@ -211,11 +203,13 @@ impl Owner {
                     held.turning.turned();
                     let (_, versions) = held.shown();
                     let reporter = &self.shared.services.reporter;
-                    reporter.served(&self.spec.identity, &self.spec.class, &versions);
+                    let spec = &self.spec;
+                    reporter.served(&spec.identity, &spec.class, &spec.target_path, &versions);
                     held.old.push_back((Instant::now() + GRACE, left));
                 }
             }
             Err(error) => {
+                self.shared.count_rotation(false);
                 tracing::warn!(volume = %self.spec.volume, %error, "a turn is tried again");
                 (turn.close, turn.refuse) = (false, Vec::new());
                 held.pending = Some((Instant::now() + RETRY, turn));

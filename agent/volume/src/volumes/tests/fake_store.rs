@@ -43,6 +43,12 @@ pub(super) struct Told {
     pub(super) new_logins: AtomicUsize,
     /// What a renewal of a lease is refused with.
     pub(super) refuse_renewal: Mutex<Option<StoreError>>,
+    /// Nobody is answered, but with this.
+    pub(super) down: Mutex<Option<StoreError>>,
+    /// What is read has this version, where it has no lease.
+    pub(super) version: AtomicUsize,
+    /// When each login and fetch came.
+    pub(super) requests: Mutex<Vec<Instant>>,
     pub(super) asked: Notify,
     pub(super) asked_to_revoke: Notify,
 }
@@ -78,6 +84,17 @@ impl Told {
         self.refuse.lock().unwrap().insert(name.to_owned(), error);
     }
 
+    /// Logins and fetches between two times.
+    pub(super) fn requests_within(&self, from: Instant, to: Instant) -> usize {
+        self.requests.lock().unwrap().iter().filter(|at| **at >= from && **at < to).count()
+    }
+
+    fn came(&self, counter: &AtomicUsize) -> Option<StoreError> {
+        counter.fetch_add(1, Ordering::SeqCst);
+        self.requests.lock().unwrap().push(Instant::now());
+        self.down.lock().unwrap().clone()
+    }
+
     async fn turn(&self, hold: &Mutex<Option<Arc<Semaphore>>>) {
         self.asked.notify_one();
         let hold = hold.lock().unwrap().clone();
@@ -106,7 +123,9 @@ impl SecretStore for FakeStore {
         _: &'a SecretString,
     ) -> BoxFuture<'a, Result<StoreSession, StoreError>> {
         Box::pin(async {
-            self.logins.fetch_add(1, Ordering::SeqCst);
+            if let Some(error) = self.came(&self.logins) {
+                return Err(error);
+            }
             self.turn(&self.hold_login).await;
             match self.refuse_login.lock().unwrap().clone() {
                 Some(error) => Err(error),
@@ -153,6 +172,15 @@ impl FakeSession {
         TokenLife { ttl, since: Instant::now(), renewable: true }
     }
 
+    /// As a real session does when its token is over; what it is refused with.
+    fn log_in(&self) -> Option<StoreError> {
+        let refused = self.told.came(&self.told.logins);
+        if refused.is_none() {
+            *self.token.lock().unwrap() = (Instant::now(), Self::fresh(&self.told));
+        }
+        refused
+    }
+
     /// One lease over everything that was read.
     fn lease(&self, plan: &VolumePlan) -> Option<Lease> {
         let term = (*self.told.lease.lock().unwrap())?;
@@ -171,12 +199,20 @@ impl SecretSession for FakeSession {
 
     fn fetch<'a>(&'a self, plan: &'a VolumePlan) -> BoxFuture<'a, Fetch> {
         Box::pin(async move {
-            self.told.fetches.fetch_add(1, Ordering::SeqCst);
+            let is_over = self.token.lock().unwrap().1.is_over();
+            let refused = is_over.then(|| self.log_in()).flatten();
+            if let Some(error) = refused.or_else(|| self.told.came(&self.told.fetches)) {
+                let failed = |_| Err(error.clone().into());
+                return Fetch {
+                    objects: plan.objects.iter().map(failed).collect(),
+                    leases: vec![],
+                };
+            }
             self.told.turn(&self.told.hold_fetch).await;
             // Under a lease each one is new.
             let version = match *self.told.lease.lock().unwrap() {
                 Some(_) => format!("{}th", self.told.fetches.load(Ordering::SeqCst)),
-                None => "7".to_owned(),
+                None => (7 + self.told.version.load(Ordering::SeqCst)).to_string(),
             };
             let refused = self.told.refuse.lock().unwrap();
             let read = |planned: &sotto_store::plan::ObjectPlan| {

@@ -23,7 +23,7 @@ use sotto_store::Stores;
 use sotto_store::config::{AllowConfig, AuthConfig, AuthMethod, StoreConfig, StoreKind};
 use tempfile::TempDir;
 
-use super::super::{Deadlines, Services, Volumes};
+use super::super::{Deadlines, Services, VolumeLimit, Volumes};
 use super::fake_store::FakeStore;
 use super::reports::Reports;
 use crate::audit::AuditLog;
@@ -32,6 +32,9 @@ use crate::cluster::{NoCluster, Reviews};
 use crate::driver::DriverCalls;
 use crate::token::testing::{ISSUER, NOW, Signer, key_set, pod, token_map};
 use crate::token::{FileKeys, Keys, TokenVerifier};
+use sotto_handoff::link::Link;
+use sotto_runtime::metrics::{self, AgentMetrics};
+use tokio::sync::watch;
 
 const REFRESH: RefreshPolicy = RefreshPolicy {
     interval: Duration::from_secs(3_600),
@@ -44,6 +47,9 @@ const OBJECTS: &str = "
 - {objectName: password, secretPath: secret/data/payments/db, secretKey: password}
 ";
 
+const ONE_OBJECT: &str =
+    "- {objectName: password, secretPath: secret/data/payments/db, secretKey: password}";
+
 pub(super) struct Fixture {
     pub(super) volumes: Volumes,
     pub(super) store: Arc<FakeStore>,
@@ -51,6 +57,8 @@ pub(super) struct Fixture {
     pub(super) drain: Drain,
     pub(super) memory: Arc<MemoryCounts>,
     pub(super) reports: Arc<Reports>,
+    pub(super) links: watch::Sender<Option<Link>>,
+    metrics: Arc<AgentMetrics>,
     audit: AuditLog,
     lines: Receiver<Value>,
     _keys: TempDir,
@@ -65,6 +73,14 @@ pub(super) fn fixture_of(limits: Limits) -> Fixture {
 }
 
 pub(super) fn fixture_with(limits: Limits, deadlines: Deadlines) -> Fixture {
+    fixture_refreshing(limits, deadlines, REFRESH)
+}
+
+pub(super) fn fixture_refreshing(
+    limits: Limits,
+    deadlines: Deadlines,
+    refresh: RefreshPolicy,
+) -> Fixture {
     let signer = Signer::ec("k1");
     let keys = tempfile::tempdir().unwrap();
     let file = keys.path().join("jwks.json");
@@ -76,10 +92,12 @@ pub(super) fn fixture_with(limits: Limits, deadlines: Deadlines) -> Fixture {
     let memory = LockedMemory::new();
     let (counts, drain) = (memory.counts(), Drain::new());
     let reports = Arc::new(Reports::default());
+    let (links, driver) = DriverCalls::channel();
+    let counted: Arc<AgentMetrics> = Arc::default();
     let reviews = Reviews { cluster: Arc::new(NoCluster), stores: BTreeSet::new() };
     let volumes = Volumes::new(Services {
         reviews,
-        metrics: Arc::default(),
+        metrics: Arc::clone(&counted),
         keeper: sotto_supervisor::Keeper::default(),
         node: NodeName::parse("node-1").unwrap(),
         classes: Arc::new(Classes),
@@ -95,13 +113,26 @@ pub(super) fn fixture_with(limits: Limits, deadlines: Deadlines) -> Fixture {
         audit: audit.clone(),
         clock,
         limits,
-        refresh: REFRESH,
-        driver: DriverCalls::channel().1,
+        volume_limit: VolumeLimit { count: limits.volumes, remedy: "raise limits.volumes" },
+        refresh,
+        driver,
         deadlines,
         drain: drain.clone(),
     });
-    let (memory, lines) = (counts, read);
-    Fixture { volumes, store, signer, drain, memory, reports, audit, lines, _keys: keys }
+    let (memory, lines, metrics) = (counts, read, counted);
+    Fixture {
+        volumes,
+        store,
+        signer,
+        drain,
+        memory,
+        reports,
+        links,
+        metrics,
+        audit,
+        lines,
+        _keys: keys,
+    }
 }
 
 impl Fixture {
@@ -147,6 +178,13 @@ impl Fixture {
             ..Token::default()
         };
         self.volumes.handle(Body::Token(token), None).await.map(drop)
+    }
+
+    /// A metric of a scrape, by its line's beginning; 0 if it isn't there.
+    pub(super) fn metric(&self, name: &str) -> u64 {
+        let text = metrics::text(&self.metrics.registry(Vec::new()));
+        let value = |line: &str| line.strip_prefix(name)?.strip_prefix(' ')?.parse().ok();
+        text.lines().find_map(value).unwrap_or(0)
     }
 
     /// `action decision` of each audit record so far.
@@ -200,6 +238,7 @@ impl ClassSource for Classes {
                 [("roleName", "payments"), ("objects", OBJECTS)].map(owned).into();
             match name.as_str() {
                 "payments-db" => {}
+                "one-secret" => parameters.extend([owned(("objects", ONE_OBJECT))]),
                 "with-copies" => parameters.extend([owned(("baoAddres", "x"))]),
                 "skip-verify" => parameters.extend([owned(("vaultSkipTLSVerify", "true"))]),
                 _ => return Err(ClassError::Unknown { namespace, name }),

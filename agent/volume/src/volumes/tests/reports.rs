@@ -8,7 +8,7 @@ use super::super::*;
 use super::fixture::{Fixture, fixture};
 use super::kernel::Kernel;
 use super::said;
-use crate::reporter::Severity;
+use crate::reporter::{SECRETS_FRESH, Severity};
 use crate::token::testing::token_map;
 
 /// Remembers what it was told.
@@ -33,11 +33,19 @@ impl PodReporter for Reports {
         reason: &'static str,
         message: String,
     ) {
-        assert_eq!(severity, Severity::Warning);
+        let is_good_news = reason == SECRETS_FRESH;
+        let expected = if is_good_news { Severity::Normal } else { Severity::Warning };
+        assert_eq!(severity, expected, "{reason}");
         self.tell(format!("{} {reason}: {message}", pod.pod_name));
     }
 
-    fn served(&self, pod: &WorkloadIdentity, class: &ClassName, objects: &[ObjectVersion]) {
+    fn served(
+        &self,
+        pod: &WorkloadIdentity,
+        class: &ClassName,
+        _: &str,
+        objects: &[ObjectVersion],
+    ) {
         self.tell(format!("{} serves {} of {class}", pod.pod_name, objects.len()));
     }
 

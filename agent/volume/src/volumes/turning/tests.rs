@@ -7,12 +7,12 @@ use sotto_core::names::ObjectPath;
 use sotto_core::rotation::OnRevoke;
 use sotto_core::secret::SecretBytes;
 use sotto_core::snapshot::{HeapMemory, SnapshotBuilder};
-use sotto_store::StoreError;
 use sotto_store::plan::{
     Encoding, LoginPlan, ObjectPlan, OpenBaoPlan, Pick, PlanSource, ReadMethod, ReadRequest,
     SecretPath, Subject,
 };
 use sotto_store::session::{LeaseId, Renewed};
+use sotto_store::{ObjectError, StoreError};
 
 const HOUR: Duration = Duration::from_secs(3_600);
 const MINUTE: Duration = Duration::from_secs(60);
