@@ -7,7 +7,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use k8s_openapi::api::{apps, batch, core, networking, rbac, storage};
+use k8s_openapi::api::{
+    admissionregistration, apps, batch, core, networking, policy, rbac, storage,
+};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -32,7 +34,9 @@ pub(crate) fn of_folder(folder: &str) -> Vec<Value> {
     paths.sort();
     let texts = paths.iter().map(|path| fs::read_to_string(path).unwrap());
     let mut objects: Vec<Value> = texts.flat_map(|text| parse(&text)).collect();
-    objects.retain(|one| one["kind"].is_string() && one["kind"] != "Kustomization");
+    objects.retain(|one| {
+        one["kind"].is_string() && one["kind"] != "Kustomization" && one["kind"] != "Component"
+    });
     objects
 }
 
@@ -88,6 +92,16 @@ fn round_trip(object: &Value) -> Option<Result<(), String>> {
         }
         ("rbac.authorization.k8s.io/v1", "Role") => through::<rbac::v1::Role>,
         ("rbac.authorization.k8s.io/v1", "RoleBinding") => through::<rbac::v1::RoleBinding>,
+        ("policy/v1", "PodDisruptionBudget") => through::<policy::v1::PodDisruptionBudget>,
+        ("admissionregistration.k8s.io/v1", "MutatingWebhookConfiguration") => {
+            through::<admissionregistration::v1::MutatingWebhookConfiguration>
+        }
+        ("admissionregistration.k8s.io/v1", "ValidatingAdmissionPolicy") => {
+            through::<admissionregistration::v1::ValidatingAdmissionPolicy>
+        }
+        ("admissionregistration.k8s.io/v1", "ValidatingAdmissionPolicyBinding") => {
+            through::<admissionregistration::v1::ValidatingAdmissionPolicyBinding>
+        }
         ("storage.k8s.io/v1", "CSIDriver") => through::<storage::v1::CSIDriver>,
         ("apiextensions.k8s.io/v1", "CustomResourceDefinition") => {
             through::<apiextensions::v1::CustomResourceDefinition>
@@ -139,8 +153,8 @@ fn check(source: &str, objects: &[Value]) -> usize {
 
 #[test]
 fn every_manifest_survives_the_types_of_kubernetes_unchanged() {
-    let checked: usize =
-        ["base", "crds", "examples"].iter().map(|folder| check(folder, &of_folder(folder))).sum();
+    let folders = ["base", "crds", "examples", "components/injection"];
+    let checked: usize = folders.iter().map(|folder| check(folder, &of_folder(folder))).sum();
     assert!(checked > 20, "the manifests were not found: {checked}");
 }
 
