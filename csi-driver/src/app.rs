@@ -141,7 +141,10 @@ impl App {
         };
         let deadline = self.driver.settings.hand_over_deadline;
         if tokio::time::timeout(deadline, handed_over).await.is_err() {
-            tell_of_lost(&takeover::unserved(&self.driver));
+            // What a silent agent holds isn't lost.
+            let mut lost = takeover::unserved(&self.driver);
+            lost.retain(|volume| !volume.is_kept_by_silent());
+            tell_of_lost(&lost);
         }
         self.driver.drain.finish(DRAIN_DEADLINE).await.and(calls)
     }
@@ -156,7 +159,9 @@ fn tell_of_lost(volumes: &[Arc<Volume>]) {
             "no sotto-node serves the volume: its mount ends with this process, and its pod must be restarted"
         );
     }
-    tracing::error!(volumes = volumes.len(), "volumes are lost");
+    if !volumes.is_empty() {
+        tracing::error!(volumes = volumes.len(), "volumes are lost");
+    }
 }
 
 fn agents_listener(settings: &Settings) -> Result<Listener, StartError> {

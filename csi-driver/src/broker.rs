@@ -1,10 +1,11 @@
 //! The agents that are connected: who they are, and the newest of them.
 //!
 //! Invariant: only a process of the agent's uid that completed the handshake as a node agent is in the list,
-//! and only while its link is alive.
+//! and only while its link is alive. One that leaves pings unanswered stays in it and isn't counted on.
 
 mod agent;
 mod connections;
+mod pings;
 mod requests;
 
 use std::sync::{Mutex, PoisonError};
@@ -18,8 +19,8 @@ pub(crate) use connections::serve;
 /// No agent is connected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "sotto-node isn't connected: it must run on this node and reach the driver's socket node.sock in the \
-     run directory"
+    "sotto-node isn't connected, or is stopped: it must run on this node and reach the driver's socket \
+     node.sock in the run directory"
 )]
 pub struct NoAgent;
 
@@ -37,16 +38,16 @@ impl Default for Broker {
 }
 
 impl Broker {
-    /// The agent that connected last, of those whose links are alive.
+    /// The agent that connected last, of those that answer and stay.
     #[must_use]
     pub fn current(&self) -> Option<Agent> {
-        self.with(|agents| agents.iter().rev().find(|agent| agent.is_live()).cloned())
+        self.with(|agents| agents.iter().rev().find(|agent| agent.takes()).cloned())
     }
 
-    /// All agents whose links are alive, the newest first.
+    /// All agents that answer, the newest first.
     #[must_use]
     pub fn live(&self) -> Vec<Agent> {
-        self.with(|agents| agents.iter().rev().filter(|agent| agent.is_live()).cloned().collect())
+        self.with(|agents| agents.iter().rev().filter(|agent| agent.answers()).cloned().collect())
     }
 
     /// The current agent, waited for if there is none.
@@ -77,12 +78,26 @@ impl Broker {
     /// Adds a connected agent.
     pub(crate) fn add(&self, agent: Agent) {
         self.with(|agents| agents.push(agent));
-        self.changes.send_modify(|count| *count += 1);
+        self.changed();
     }
 
     /// Takes agents out whose links have ended.
     pub(crate) fn sweep(&self) {
         self.with(|agents| agents.retain(Agent::is_live));
+        self.changed();
+    }
+
+    /// All links of this process are about to end.
+    pub(crate) fn leaves(&self, instance: &str) {
+        self.with(|agents| {
+            let its = agents.iter().filter(|agent| *agent.instance() == *instance);
+            its.for_each(Agent::set_leaving);
+        });
+        self.changed();
+    }
+
+    /// One of them began or ceased to answer.
+    pub(crate) fn changed(&self) {
         self.changes.send_modify(|count| *count += 1);
     }
 

@@ -9,6 +9,7 @@
 //! | [`identity`], [`node`], [`registration`] | the services that kubelet calls |
 //! | [`publish`], [`unpublish`] | the life of a volume |
 //! | [`broker`] | the connected agents and their requests |
+//! | `standby` | an agent that is about to take the place of another |
 //! | `takeover` | volumes whose agent is gone |
 //! | `returns`, [`connection`] | connections that agents give back after a restart |
 //! | `unserved` | those who wait for such a volume |
@@ -44,6 +45,7 @@ pub mod rotation;
 pub mod run_dir;
 pub mod settings;
 pub mod socket;
+mod standby;
 mod takeover;
 pub mod target;
 pub mod unpublish;

@@ -1,4 +1,5 @@
-//! Whether a mount is dead: every holder of its connection is gone, and all it ever says is ENOTCONN.
+//! Whether a mount is dead (every holder of its connection is gone, and all it ever says is ENOTCONN), and
+//! whether anybody answers for it.
 //!
 //! Invariant: only a short-lived process of its own asks. A mount that is alive and unserved would keep
 //! whoever asks waiting, without end and unkillable once the question was read.
@@ -18,11 +19,28 @@ use crate::target::TargetPath;
 pub const HELPER_COMMAND: &str = "mount-health";
 /// The helper's exit status for a dead mount.
 pub const DEAD: u8 = 3;
-/// A dead mount answers at once.
+/// A dead mount answers at once, and a served one nearly so.
 const ANSWER_DEADLINE: Duration = Duration::from_secs(2);
 
 /// Whether the mount at `target` is dead for certain.
 pub async fn is_dead(kubelet_dir: &Path, target: &TargetPath) -> bool {
+    asked(kubelet_dir, target).await == Said::Dead
+}
+
+/// Whether nobody answers for the mount at `target`, for certain.
+pub async fn is_silent(kubelet_dir: &Path, target: &TargetPath) -> bool {
+    asked(kubelet_dir, target).await == Said::Nothing
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum Said {
+    Dead,
+    /// Whatever it was, or it could not be asked.
+    Something,
+    Nothing,
+}
+
+async fn asked(kubelet_dir: &Path, target: &TargetPath) -> Said {
     let child = Command::new("/proc/self/exe")
         .arg(HELPER_COMMAND)
         .args([kubelet_dir, &target.relative()])
@@ -34,12 +52,13 @@ pub async fn is_dead(kubelet_dir: &Path, target: &TargetPath) -> bool {
         .spawn();
     let ended = async { child?.wait().await };
     match tokio::time::timeout(ANSWER_DEADLINE, ended).await {
-        Ok(Ok(status)) => status.code() == Some(i32::from(DEAD)),
+        Ok(Ok(status)) if status.code() == Some(i32::from(DEAD)) => Said::Dead,
+        Ok(Ok(_)) => Said::Something,
         Ok(Err(error)) => {
             tracing::warn!(%target, %error, "the mount's health can't be asked for");
-            false
+            Said::Something
         }
-        Err(_) => false,
+        Err(_) => Said::Nothing,
     }
 }
 

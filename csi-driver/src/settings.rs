@@ -26,6 +26,9 @@ const LONGEST_HAND_OVER: Duration = Duration::from_secs(3_600);
 /// Well under the 60 s that the manifests give a start.
 const RETURN_PATIENCE: Duration = Duration::from_secs(20);
 const AGENT_PATIENCE: Duration = Duration::from_secs(10);
+const PING_INTERVAL: Duration = Duration::from_secs(5);
+/// Twice this, and an agent counts as stopped: long after a busy one has answered.
+const PING_DEADLINE: Duration = Duration::from_secs(10);
 
 /// The settings of a driver.
 #[derive(Debug, Clone)]
@@ -58,6 +61,10 @@ pub struct Settings {
     pub agent_patience: Duration,
     /// How long a volume may be unserved before its readers get errors.
     pub request_deadline: Duration,
+    /// Between an agent's answer to a ping and the next ping.
+    pub ping_interval: Duration,
+    /// How long an agent may take to answer one.
+    pub ping_deadline: Duration,
     /// On SIGTERM: how long a volume without another holder is waited for.
     pub hand_over_deadline: Duration,
     /// How long the volumes of an earlier process may keep this one from being ready.
@@ -142,6 +149,8 @@ impl Settings {
             development: serve.development,
             max_volumes,
             agent_patience: AGENT_PATIENCE,
+            ping_interval: PING_INTERVAL,
+            ping_deadline: PING_DEADLINE,
             request_deadline: times.request_deadline,
             hand_over_deadline: times.hand_over_deadline,
             return_patience: RETURN_PATIENCE,

@@ -2,7 +2,7 @@
 //! from the agents that serve them.
 //!
 //! Invariant: the driver's dup keeps a connection alive between two agents; a volume is handed out again
-//! only if its own agent's link has ended and a process that isn't that agent (or has lost it) is there.
+//! only if its own agent's link has ended (one that is only silent may wake up and serve on) and a process that isn't that agent (or has lost it) is there.
 //! A restarted agent has nothing, so it fetches anew with the freshest token, then serves with `resend`.
 
 use std::os::fd::AsFd;
@@ -38,6 +38,10 @@ enum TakeOverError {
     Busy(#[from] Busy),
     #[error("no sotto-node is connected")]
     NoAgent,
+    #[error(
+        "sotto-node is connected and doesn't answer, as if it were stopped: continue its process, or end it so that the next one serves"
+    )]
+    Silent,
     #[error("no token is known: kubelet's next republish brings one")]
     NoToken,
     #[error(transparent)]
@@ -144,6 +148,9 @@ async fn hand_over(driver: &Driver, id: &VolumeId) -> Result<(), TakeOverError> 
 }
 
 async fn to_current_agent(driver: &Driver, volume: &Volume) -> Result<(), TakeOverError> {
+    if volume.is_kept_by_silent() {
+        return Err(TakeOverError::Silent);
+    }
     let agent = driver.broker.current().ok_or(TakeOverError::NoAgent)?;
     if volume.last_instance().is_some_and(|last| last == agent.instance()) {
         // The same process, connected anew: it has served all along.

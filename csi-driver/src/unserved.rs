@@ -1,7 +1,7 @@
 //! Volumes that nobody serves: who waits there is made killable at once, and has an error once
 //! `request_deadline` passed, until an agent attaches.
 //!
-//! Invariant: nothing is answered while an agent is linked for the volume, nor while the connection is being
+//! Invariant: nothing is answered while an agent that answers pings is linked for the volume, nor while the connection is being
 //! given to one: [`Silence`] is locked for that time, and the answering has ended, its device closed, before
 //! `Serve` is sent. The connection itself is never aborted. The device that answers is this process's own
 //! (`FUSE_DEV_IOC_CLONE`), never the one that is shared with agents, whose mode stays blocking.

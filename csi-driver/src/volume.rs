@@ -211,10 +211,21 @@ impl Volume {
         self.with(|state| state.trouble.clone())
     }
 
-    /// The agent that serves, if its link is alive.
+    /// The agent that serves, if it answers.
     #[must_use]
     pub fn server(&self) -> Option<Agent> {
-        self.with(|state| state.server.clone()).filter(Agent::is_live)
+        self.with(|state| state.server.clone()).filter(Agent::answers)
+    }
+
+    /// Whether this link's agent was the last to serve.
+    pub(crate) fn is_served_by(&self, agent: &Agent) -> bool {
+        self.with(|state| state.server.as_ref().is_some_and(|server| server.is(agent)))
+    }
+
+    /// Whether the agent that serves is linked and doesn't answer: it holds the connection, and will go on.
+    pub(crate) fn is_kept_by_silent(&self) -> bool {
+        let kept = |server: &Agent| server.is_live() && !server.answers();
+        self.with(|state| state.server.as_ref().is_some_and(kept))
     }
 
     /// The instance that served last, alive or not.

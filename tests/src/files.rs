@@ -70,6 +70,16 @@ pub async fn mode_and_owner(path: PathBuf) -> anyhow::Result<(u32, u32, u32)> {
     .await
 }
 
+/// Runs `cat` as another user, who must exist in this user namespace.
+///
+/// # Errors
+/// It can't be started, or hangs.
+pub async fn cat_as(path: &Path, uid: u32, gid: u32) -> anyhow::Result<std::process::Output> {
+    use std::os::unix::process::CommandExt;
+    let path = path.to_owned();
+    blocking(move || std::process::Command::new("cat").arg(path).uid(uid).gid(gid).output()).await
+}
+
 /// How many mounts this mount namespace has at `path`.
 ///
 /// # Errors

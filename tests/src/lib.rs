@@ -1,8 +1,17 @@
 //! What the end-to-end tests share: a scene with a store, an issuer, a node and a pod.
 
+pub mod chance;
+pub mod cluster;
 pub mod files;
+pub mod inotify;
+pub mod memory;
+pub mod metrics;
+pub mod procfs;
+pub mod proxy;
 pub mod readers;
 pub mod scene;
+pub mod served;
+pub mod table;
 pub mod wait;
 
 /// Runs one scenario on the embedded store and on a real OpenBao server, as two tests.

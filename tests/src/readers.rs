@@ -1,13 +1,18 @@
 //! Threads that read a volume's files over and over, and what they saw.
 
+mod pairs;
+
 use std::collections::BTreeSet;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
+
+/// Longer than any read may take.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// What readers saw.
 #[derive(Debug, Default)]
@@ -39,7 +44,7 @@ impl Seen {
         self.values.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    fn note(&self, path: &std::path::Path, read: std::io::Result<String>, took: Duration) {
+    fn note(&self, path: &Path, read: std::io::Result<String>, took: Duration) {
         self.reads.fetch_add(1, Ordering::Relaxed);
         let mut longest = self.longest.lock().unwrap_or_else(PoisonError::into_inner);
         *longest = longest.max(took);
@@ -114,14 +119,23 @@ impl Readers {
         crate::wait::until("reads that go on", || self.seen.reads() >= wanted).await
     }
 
-    /// Stops them.
+    /// Stops them. One that hangs in the kernel is left there, and is a failure.
     ///
     /// # Panics
     /// A reader did.
     pub fn stop(self) -> Arc<Seen> {
         self.stop.store(true, Ordering::Relaxed);
+        let end = Instant::now() + PATIENCE;
         for thread in self.threads {
-            thread.join().expect("a reader doesn't panic");
+            while !thread.is_finished() && Instant::now() < end {
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            if thread.is_finished() {
+                thread.join().expect("a reader doesn't panic");
+            } else {
+                let hangs = format!("a reader hangs for {PATIENCE:?}");
+                self.seen.failures.lock().unwrap_or_else(PoisonError::into_inner).push(hangs);
+            }
         }
         self.seen
     }

@@ -28,6 +28,10 @@ pub struct StoreSettings {
     pub auth: Value,
     /// Changes the whole configuration.
     pub edit: Box<dyn Fn(&mut Value) + Send + Sync>,
+    /// More arguments of sotto-csi.
+    pub csi_arguments: Vec<String>,
+    /// More arguments of sotto-node.
+    pub agent_arguments: Vec<String>,
 }
 
 impl StoreSettings {
@@ -35,7 +39,12 @@ impl StoreSettings {
     #[must_use]
     pub fn method(method: &str) -> Self {
         let auth = json!({"method": method, "mount": method, "audience": "bao"});
-        Self { auth, edit: Box::new(|_| {}) }
+        Self {
+            auth,
+            edit: Box::new(|_| {}),
+            csi_arguments: Vec::new(),
+            agent_arguments: Vec::new(),
+        }
     }
 
     /// The jwt method, and a configuration changed by `edit`.
@@ -83,6 +92,16 @@ impl Scene<Bao> {
         Self::openbao_with(StoreSettings::method("jwt")).await
     }
 
+    /// With a real OpenBao server that keeps what it knows when it is killed.
+    ///
+    /// # Errors
+    /// What could not be started.
+    pub async fn openbao_durable() -> anyhow::Result<Self> {
+        let (authority, issuer) = (Authority::new("sotto tests")?, Issuer::new(DEMO_ISSUER)?);
+        let store = Bao::start_durable(&authority, &issuer).await?;
+        Self::start(authority, issuer, store, StoreSettings::method("jwt")).await
+    }
+
     /// With a real OpenBao server and other settings.
     ///
     /// # Errors
@@ -106,6 +125,8 @@ impl<S: TestStore> Scene<S> {
         let driver = CsiDriver::parse(CSI_DRIVER)?;
         let mut node = NodeSettings::new(driver, &issuer, entry, EXAMPLE);
         node.edit = settings.edit;
+        node.csi_arguments = settings.csi_arguments;
+        node.agent_arguments = settings.agent_arguments;
         let node = Node::start(node).await?;
         Ok(Self { node, store, issuer, authority, access })
     }
@@ -128,6 +149,11 @@ impl<S: TestStore> Scene<S> {
     /// The store.
     pub fn store(&self) -> &S {
         &self.store
+    }
+
+    /// The store, to restart it.
+    pub fn store_mut(&mut self) -> &mut S {
+        &mut self.store
     }
 
     /// Who issues the pods' tokens.

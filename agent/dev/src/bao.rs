@@ -71,10 +71,12 @@ pub enum BaoError {
 /// A running server.
 pub struct Bao {
     process: Running,
+    program: Program,
     client: HttpsClient,
     access: StoreAccess,
     admin_token: String,
     _directory: TempDir,
+    _storage: Option<TempDir>,
 }
 
 impl Bao {
@@ -91,6 +93,23 @@ impl Bao {
     /// # Errors
     /// It isn't installed, or does not start.
     pub async fn start(authority: &Authority, issuer: &Issuer) -> Result<Self, BaoError> {
+        Self::launch(authority, issuer, None).await
+    }
+
+    /// As [`Self::start`], with storage that outlives the process, so that it may be killed. Not on a disk.
+    ///
+    /// # Errors
+    /// As [`Self::start`].
+    pub async fn start_durable(authority: &Authority, issuer: &Issuer) -> Result<Self, BaoError> {
+        let storage = tempfile::Builder::new().prefix("sotto-bao-").tempdir_in("/dev/shm")?;
+        Self::launch(authority, issuer, Some(storage)).await
+    }
+
+    async fn launch(
+        authority: &Authority,
+        issuer: &Issuer,
+        storage: Option<TempDir>,
+    ) -> Result<Self, BaoError> {
         let path = Self::installed_at();
         if !path.exists() {
             return Err(BaoError::NotInstalled(path));
@@ -103,15 +122,29 @@ impl Bao {
         let access = StoreAccess::write(at, authority, address)?;
         let admin_token = format!("admin-{}", random::hex::<16>());
         let config = at.join("bao.hcl");
-        pki::write_file(&config, &config::server(at, address, &admin_token), 0o600)?;
+        let text = config::server(at, storage.as_ref().map(TempDir::path), address, &admin_token);
+        pki::write_file(&config, &text, 0o600)?;
         let arguments = ["server".to_owned(), format!("-config={}", config.display())];
-        let process = Running::start(Program::new("bao", path).arguments(arguments)).await?;
+        let program = Program::new("bao", path).arguments(arguments);
+        let process = Running::start(program.clone()).await?;
         let administrator = authority.client("administrator")?;
         let client = HttpsClient::new(address, authority.certificate_pem(), Some(&administrator))?;
-        let bao = Self { process, client, access, admin_token, _directory: directory };
+        let (_directory, _storage) = (directory, storage);
+        let bao = Self { process, program, client, access, admin_token, _directory, _storage };
         bao.healthy().await?;
         bao.prepare(issuer).await?;
         Ok(bao)
+    }
+
+    /// Starts it again, at the same address, and waits until it is healthy. The old process is killed. It knows
+    /// what it knew if its storage is durable.
+    ///
+    /// # Errors
+    /// It does not start.
+    pub async fn restart(&mut self) -> Result<(), BaoError> {
+        self.process.kill().await?;
+        self.process = Running::start(self.program.clone()).await?;
+        self.healthy().await
     }
 
     /// The token that may do everything.

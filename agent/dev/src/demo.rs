@@ -6,6 +6,7 @@
 
 mod class;
 mod isolation;
+mod live;
 mod paint;
 mod reader;
 mod report;

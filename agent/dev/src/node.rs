@@ -5,10 +5,13 @@
 //! uid 65532 without capabilities; where the user namespace has one uid only, it keeps that, and
 //! [`Node::kept_privileges`] says so.
 
+mod alone;
+mod asking;
 mod binaries;
 mod config;
 mod machine;
 mod settings;
+mod surge;
 mod user;
 
 use std::io;
@@ -23,6 +26,7 @@ pub use binaries::{Binaries, NotBuilt};
 pub use config::StoreEntry;
 pub use machine::MachineError;
 pub use settings::{NodeError, NodeSettings};
+pub use surge::Successor;
 pub use user::{AGENT_ID, is_mapped, may_become};
 
 use crate::kubelet::{Kubelet, KubeletSettings};
@@ -64,10 +68,15 @@ impl Node {
             registered = kubelet.register(START_DEADLINE) => { registered?; }
             ended = csi.line("its registration", START_DEADLINE, |_| false) => { ended?; }
         }
-        let agent = Running::start(agent_program(&machine, &settings)).await?;
+        let agent =
+            Running::start(agent_program(&machine, &settings, asking::admin(&machine))).await?;
         let node = Self { kubelet: Arc::new(kubelet), csi, agent, settings, machine };
         node.connected(0).await?;
         Ok(node)
+    }
+
+    async fn new_agent(&self, admin: String) -> Result<Running, NodeError> {
+        Ok(Running::start(agent_program(&self.machine, &self.settings, admin)).await?)
     }
 
     /// Waits until the driver says once more that an agent is connected.
@@ -154,7 +163,7 @@ impl Node {
     /// It does not start.
     pub async fn restart_agent(&mut self) -> Result<(), NodeError> {
         let before = self.csi.log().read(connections);
-        self.agent = Running::start(agent_program(&self.machine, &self.settings)).await?;
+        self.agent = self.new_agent(asking::admin(&self.machine)).await?;
         self.connected(before).await
     }
 
@@ -165,6 +174,10 @@ impl Node {
     /// It does not start.
     pub async fn restart_csi(&mut self) -> Result<(), NodeError> {
         self.csi.kill().await?;
+        self.new_csi().await
+    }
+
+    async fn new_csi(&mut self) -> Result<(), NodeError> {
         self.csi = Running::start(csi_program(&self.machine, &self.settings)).await?;
         self.kubelet.register(START_DEADLINE).await?;
         self.connected(0).await
@@ -261,7 +274,7 @@ fn csi_program(machine: &Machine, settings: &NodeSettings) -> Program {
         (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw())
     });
     let path = |name| machine.path(name).display().to_string();
-    Program::new("sotto-csi", machine.path("bin/sotto-csi")).arguments([
+    let program = Program::new("sotto-csi", machine.path("bin/sotto-csi")).arguments([
         format!("--endpoint=unix://{}", path("csi.sock")),
         format!("--registration-dir={}", path("kubelet/plugins_registry")),
         format!("--driver-name={}", settings.driver.name),
@@ -273,15 +286,19 @@ fn csi_program(machine: &Machine, settings: &NodeSettings) -> Program {
         format!("--provider-dirs={}", path("providers")),
         format!("--log={}", settings.log),
         "--development".to_owned(),
-    ])
+    ]);
+    program.arguments(settings.csi_arguments.iter().cloned())
 }
 
-fn agent_program(machine: &Machine, settings: &NodeSettings) -> Program {
+fn agent_program(machine: &Machine, settings: &NodeSettings, admin: String) -> Program {
     let config = machine.path("etc/config.yaml");
-    Program::new("sotto-node", machine.path("bin/sotto-node")).user(agent_user()).arguments([
+    let program = Program::new("sotto-node", machine.path("bin/sotto-node"));
+    let program = program.user(agent_user()).arguments([
         format!("--config={}", config.display()),
         format!("--node-name={}", settings.name),
         format!("--log={}", settings.log),
+        format!("--admin={admin}"),
         "--development".to_owned(),
-    ])
+    ]);
+    program.arguments(settings.agent_arguments.iter().cloned())
 }

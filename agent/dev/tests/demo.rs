@@ -56,8 +56,21 @@ async fn once_and_as_json_it_shows_everything_and_leaves_nothing() {
     assert!(
         files.iter().all(|file| file["content"].as_str().unwrap().to_lowercase().contains("fake"))
     );
-    let opens = report["audit"].as_array().unwrap().iter().filter(|it| it["action"] == "open");
-    assert_eq!(opens.count(), 4);
+    let live = &report["live"];
+    assert_ne!(live["change"]["before"], live["change"]["after"]);
+    let events = live["change"]["events"].as_array().unwrap();
+    assert!(events.iter().any(|event| event == "MOVED_TO ..data"), "{events:?}");
+    for answer in ["opened", "read_on"] {
+        let answer = live["withdrawal"][answer].as_str().unwrap();
+        assert!(answer.contains("Permission denied"), "{answer}");
+    }
+    assert_eq!(live["withdrawal"]["healed"], live["change"]["after"]);
+    let opens = |decision: &str| {
+        let records = report["audit"].as_array().unwrap().iter();
+        records.filter(|it| it["action"] == "open" && it["decision"] == decision).count()
+    };
+    // Four files, one anew, one kept open, one healed; and one that was refused.
+    assert_eq!((opens("allowed"), opens("denied")), (7, 1));
     assert!(report["seen"]["write"].as_str().unwrap().contains("Read-only"));
     let intruder = &report["intruder"];
     assert!(intruder["error"].as_str().unwrap().contains("store main refuses payments/web"));
@@ -72,7 +85,7 @@ async fn it_stays_up_until_it_is_interrupted() {
     let demo = Running::start(demo(&["--json"])).await.unwrap();
     let report = demo.line("the report", DEADLINE, |line| line.starts_with('{')).await.unwrap();
     let machine = machine_of(&serde_json::from_str(&report).unwrap());
-    assert_eq!(processes_of(&machine).len(), 2, "sotto-csi and sotto-node");
+    assert_eq!(processes_of(&machine).len(), 3, "sotto-csi, sotto-node and its worker");
     demo.signal(rustix::process::Signal::INT);
     assert!(demo.wait(DEADLINE).await.unwrap().success(), "{}", demo.log().tail());
     assert_nothing_is_left(&machine);

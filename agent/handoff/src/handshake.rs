@@ -30,6 +30,8 @@ pub struct Agreed {
     pub instance: String,
     /// The peer's software and version, for the log.
     pub software: String,
+    /// The driver has another agent: it will say when all volumes are prepared.
+    pub standby: bool,
 }
 
 /// A handshake that failed; the connection must be dropped.
@@ -84,8 +86,9 @@ pub async fn hello(
                 if !(MIN_VERSION..=MAX_VERSION).contains(&version) {
                     return Err(HandshakeError::NoCommonVersion { min: version, max: version });
                 }
-                let (role, software) = (welcome.role(), bounded(welcome.software));
-                Ok(Agreed { version, role, instance: String::new(), software })
+                let (role, standby) = (welcome.role(), welcome.standby);
+                let software = bounded(welcome.software);
+                Ok(Agreed { version, role, instance: String::new(), software, standby })
             }
             Some(Body::Refused(refused)) => Err(Refusal::from(refused).into()),
             _ => Err(HandshakeError::Unexpected),
@@ -94,11 +97,11 @@ pub async fn hello(
     .await
 }
 
-/// The driver's side.
+/// The driver's side. `standby`: another agent serves volumes.
 ///
 /// # Errors
 /// Why there is no agreement; the agent was told.
-pub async fn welcome(connection: &Connection) -> Result<Agreed, HandshakeError> {
+pub async fn welcome(connection: &Connection, standby: bool) -> Result<Agreed, HandshakeError> {
     within_deadline(async {
         let Some(Body::Hello(hello)) = connection.receive().await?.frame.body else {
             return Err(HandshakeError::Unexpected);
@@ -114,11 +117,12 @@ pub async fn welcome(connection: &Connection) -> Result<Agreed, HandshakeError> 
             connection.send(&frame(Body::Refused(refused)), None).await?;
             return Err(error);
         }
-        let answer = Welcome { version, role: Role::Driver.into(), software: software() };
+        let (role, software_name) = (Role::Driver.into(), software());
+        let answer = Welcome { version, role, software: software_name, standby };
         connection.send(&frame(Body::Welcome(answer)), None).await?;
         let role = hello.role();
         let (instance, software) = (bounded(hello.instance), bounded(hello.software));
-        Ok(Agreed { version, role, instance, software })
+        Ok(Agreed { version, role, instance, software, standby })
     })
     .await
 }
@@ -156,17 +160,18 @@ mod tests {
             software: "later/9".to_owned(),
         };
         agent.send(&frame(Body::Hello(hello)), None).await.unwrap();
-        let agreed = welcome(&driver).await;
+        let agreed = welcome(&driver, false).await;
         (agreed, agent.receive().await.unwrap().frame.body)
     }
 
     #[tokio::test]
     async fn both_sides_agree() {
         let (driver, agent) = Connection::pair().unwrap();
-        let (one, two) = tokio::join!(welcome(&driver), hello(&agent, Role::NodeAgent, "i-1"));
+        let (one, two) =
+            tokio::join!(welcome(&driver, true), hello(&agent, Role::NodeAgent, "i-1"));
         let (one, two) = (one.unwrap(), two.unwrap());
         assert_eq!((one.version, one.role, one.instance.as_str()), (1, Role::NodeAgent, "i-1"));
-        assert_eq!((two.version, two.role), (1, Role::Driver));
+        assert_eq!((two.version, two.role, two.standby), (1, Role::Driver, true));
     }
 
     #[tokio::test]
@@ -191,12 +196,12 @@ mod tests {
         let (driver, agent) = Connection::pair().unwrap();
         let release = crate::message::Release { volume_id: "v".to_owned() };
         agent.send(&frame(Body::Release(release)), None).await.unwrap();
-        assert!(matches!(welcome(&driver).await, Err(HandshakeError::Unexpected)));
+        assert!(matches!(welcome(&driver, false).await, Err(HandshakeError::Unexpected)));
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_silent_peer_is_left() {
         let (driver, _agent) = Connection::pair().unwrap();
-        assert!(matches!(welcome(&driver).await, Err(HandshakeError::Deadline)));
+        assert!(matches!(welcome(&driver, false).await, Err(HandshakeError::Deadline)));
     }
 }

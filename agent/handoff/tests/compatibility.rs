@@ -9,7 +9,7 @@ use prost::Message;
 use sotto_handoff::frame::{decode, encode};
 use sotto_handoff::link::{Answer, CallError, Handler, Link};
 use sotto_handoff::message::frame::Body;
-use sotto_handoff::message::{Code, Frame, Refused, Return, Returned};
+use sotto_handoff::message::{Code, Frame, Ping, Pong, Refused, Return, Returned};
 use sotto_handoff::packet::Connection;
 use sotto_handoff::refusal::Refusal;
 
@@ -49,6 +49,12 @@ fn payload(frame: &Frame) -> Vec<u8> {
     encode(frame).unwrap()[8..].to_vec()
 }
 
+/// The order of fields is the encoder's own business.
+fn sorted(mut bytes: Vec<u8>) -> Vec<u8> {
+    bytes.sort_unstable();
+    bytes
+}
+
 fn give_back() -> Body {
     Body::Return(Return { volume_id: "v".to_owned() })
 }
@@ -77,6 +83,10 @@ fn frames_of_the_version_before_are_read() {
 
 #[test]
 fn what_is_new_keeps_its_numbers() {
+    let ping = payload(&Frame { request: 9, answer: false, body: Some(Body::Ping(Ping {})) });
+    let pong = payload(&Frame { request: 9, answer: true, body: Some(Body::Pong(Pong {})) });
+    assert_eq!(ping, [0x08, 9, 0xd2, 0x01, 0]);
+    assert_eq!(sorted(pong), sorted(vec![0x08, 9, 0x78, 1, 0xda, 0x01, 0]));
     let asked = payload(&Frame { request: 9, answer: false, body: Some(give_back()) });
     assert_eq!(asked, [0x08, 9, 0x9a, 0x01, 3, 0x0a, 1, b'v']);
     let returned = Returned {
@@ -90,11 +100,6 @@ fn what_is_new_keeps_its_numbers() {
         &[0x08, 9, 0x78, 1, 0xa2, 0x01, 10][..],
         &[0x08, 3, 0x10, 4, 0x18, 2, 0x22, 2, b'{', b'}'],
     ];
-    let sorted = |mut bytes: Vec<u8>| {
-        bytes.sort_unstable();
-        bytes
-    };
-    // The order of fields is the encoder's own business.
     assert_eq!(sorted(given), sorted(wanted.concat()));
 }
 

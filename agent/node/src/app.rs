@@ -21,7 +21,8 @@ use sotto_volume::reporter::{NoReports, PodReporter};
 use sotto_volume::token::TokenVerifier;
 use sotto_volume::volumes::{Deadlines, Services, Volumes};
 
-use crate::admin::Admin;
+use crate::admin::{Admin, Refresher};
+use crate::arguments::ServeArguments;
 use crate::capacity::Room;
 use crate::cluster::Membership;
 use crate::config::{AuditOutput, ClassesFrom, Config, Driver};
@@ -41,20 +42,30 @@ const BLOCKING_THREADS: usize = 16;
 ///
 /// # Errors
 /// A part could not be started.
-pub fn run(config: Config, node: NodeName, admin: &str, taken: TakenUp) -> anyhow::Result<()> {
+pub fn run(
+    config: Config,
+    node: NodeName,
+    arguments: &ServeArguments,
+    taken: TakenUp,
+) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .max_blocking_threads(BLOCKING_THREADS)
         .enable_all()
         .build()
         .context("the runtime could not be started")?;
-    runtime.block_on(serve(config, node, admin, taken))?;
+    runtime.block_on(serve(config, node, arguments, taken))?;
     // Not for what blocks for ever: a server of a volume ends with the process.
     runtime.shutdown_timeout(Duration::from_secs(1));
     Ok(())
 }
 
-async fn serve(config: Config, node: NodeName, admin: &str, taken: TakenUp) -> anyhow::Result<()> {
+async fn serve(
+    config: Config,
+    node: NodeName,
+    arguments: &ServeArguments,
+    taken: TakenUp,
+) -> anyhow::Result<()> {
     let Config { stores, limits, refresh, tokens, classes, audit, driver, metrics } = config;
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let counted: Arc<AgentMetrics> = Arc::default();
@@ -68,7 +79,10 @@ async fn serve(config: Config, node: NodeName, admin: &str, taken: TakenUp) -> a
         tracing::warn!(%shortage, "the machine has less than the configuration asks for");
     }
     let (links, calls) = DriverCalls::channel();
-    let memory = Arc::new(LockedMemory::new());
+    let memory = Arc::new(match arguments.no_memfd_secret {
+        true => LockedMemory::without_memfd_secret(),
+        false => LockedMemory::new(),
+    });
     let sockets: Arc<dyn ProviderSockets> = Arc::new(DriverSockets(calls.clone()));
     let volumes = Volumes::new(Services {
         node,
@@ -92,7 +106,7 @@ async fn serve(config: Config, node: NodeName, admin: &str, taken: TakenUp) -> a
     let restored = volumes.restore(taken.kept);
     tracing::info!(restored, "volumes that an earlier worker served are served on");
     drain.spawn(say_alive(taken.keeper, drain.clone()));
-    answer_probes(admin, &readiness, &drain);
+    answer_questions(&arguments.admin, &readiness, &volumes, &drain);
     if let Some(address) = metrics {
         let sampled = sampled(&volumes, volume_limit.count, &audit, &memory);
         let scrape = scrape(&counted, sampled, calls.clone());
@@ -100,7 +114,14 @@ async fn serve(config: Config, node: NodeName, admin: &str, taken: TakenUp) -> a
             .await
             .with_context(|| format!("metrics can't be answered at {address} (metrics.address)"))?;
     }
-    let link = DriverLink::new(driver, volumes.clone(), links, readiness, drain.clone());
+    let link = DriverLink::new(
+        driver,
+        volumes.clone(),
+        links,
+        readiness,
+        volumes.standby(),
+        drain.clone(),
+    );
     drain.spawn(linked(link, surroundings.membership, drain.clone()));
     tracing::info!("started");
     drain::termination_signal().await.context("signals can't be received")?;
@@ -188,9 +209,12 @@ async fn say_alive(keeper: Keeper, drain: Drain) {
     }
 }
 
-fn answer_probes(admin: &str, readiness: &Readiness, drain: &Drain) {
+fn answer_questions(admin: &str, readiness: &Readiness, volumes: &Volumes, drain: &Drain) {
     match Admin::bind(admin) {
-        Ok(admin) => drain.spawn(admin.run(readiness.clone(), drain.clone())),
+        Ok(admin) => {
+            let refresher = Refresher::of(volumes);
+            drain.spawn(admin.run(readiness.clone(), refresher, drain.clone()));
+        }
         // Another agent on a machine for development; in a pod nobody else can have it.
         Err(error) => {
             tracing::warn!(%error, admin, "the admin socket is taken: no probe is answered")

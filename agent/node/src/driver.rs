@@ -5,12 +5,13 @@
 
 use std::hash::{BuildHasher, Hasher};
 use std::io;
+use std::os::fd::{AsFd, IntoRawFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
 use sotto_handoff::handshake::{self, HandshakeError};
 use sotto_handoff::link::{Handler, Link, LinkEnd};
-use sotto_handoff::message::Role;
+use sotto_handoff::message::{Leaving, Role, Standby, frame::Body};
 use sotto_handoff::packet::Connection;
 use sotto_handoff::peer::{self, PeerError};
 use sotto_handoff::socket;
@@ -24,6 +25,8 @@ use crate::readiness::Readiness;
 const MAX_REQUESTS: usize = 512;
 /// First pause before another attempt; it doubles.
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
+/// How long the driver may take to hear that this agent leaves.
+const LEAVING_DEADLINE: Duration = Duration::from_secs(1);
 /// Longest pause.
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 
@@ -57,6 +60,8 @@ pub struct DriverLink<H> {
     drain: Drain,
     /// For what volumes ask of the driver.
     links: watch::Sender<Option<Link>>,
+    /// What the driver says about the volumes of an agent whose place this one takes.
+    standby: watch::Receiver<Option<Standby>>,
     /// Random, one a process: tells the driver a reconnect from a restart.
     instance: String,
 }
@@ -69,10 +74,12 @@ impl<H: Handler> DriverLink<H> {
         handler: H,
         links: watch::Sender<Option<Link>>,
         readiness: Readiness,
+        standby: watch::Receiver<Option<Standby>>,
         drain: Drain,
     ) -> Self {
         let instance = random_name();
-        Self { driver, handler: Arc::new(handler), readiness, drain, links, instance }
+        let handler = Arc::new(handler);
+        Self { driver, handler, readiness, drain, links, standby, instance }
     }
 
     /// Connects, serves, and connects again, until the drain begins.
@@ -81,10 +88,10 @@ impl<H: Handler> DriverLink<H> {
         let mut told = String::new();
         while !self.drain.has_begun() {
             match self.connected().await {
-                Ok(connection) => {
+                Ok((connection, standby)) => {
                     told.clear();
                     pause = FIRST_PAUSE;
-                    match self.served(connection).await {
+                    match self.served(connection, standby).await {
                         Some(end) => {
                             tracing::warn!(reason = %end.0, "the link to the driver ended")
                         }
@@ -107,7 +114,8 @@ impl<H: Handler> DriverLink<H> {
         }
     }
 
-    async fn connected(&self) -> Result<Connection, DriverError> {
+    /// The connection, and whether another agent serves this node's volumes.
+    async fn connected(&self) -> Result<(Connection, bool), DriverError> {
         let connection = socket::connect(&self.driver.socket).await.map_err(|error| {
             DriverError::Connect { socket: self.driver.socket.display().to_string(), error }
         })?;
@@ -117,20 +125,75 @@ impl<H: Handler> DriverLink<H> {
             return Err(DriverError::NotADriver(agreed.role));
         }
         tracing::info!(version = agreed.version, driver = %agreed.software, "linked to the driver");
-        Ok(connection)
+        Ok((connection, agreed.standby))
     }
 
     /// Serves the driver until the connection ends; nothing once the drain has begun.
-    async fn served(&self, connection: Connection) -> Option<LinkEnd> {
+    async fn served(&self, connection: Connection, standby: bool) -> Option<LinkEnd> {
+        let kept = connection.as_fd().try_clone_to_owned();
         let (link, task) = Link::start(connection, Arc::clone(&self.handler), MAX_REQUESTS);
-        self.links.send_replace(Some(link));
-        self.readiness.linked();
+        let mut task = Box::pin(task);
+        self.links.send_replace(Some(link.clone()));
+        let ready = async {
+            if standby {
+                self.stood_by().await;
+            }
+            self.readiness.linked();
+            std::future::pending::<()>().await;
+        };
         let end = tokio::select! {
-            end = task => Some(end),
+            end = &mut task => Some(end),
+            () = ready => None,
             () = self.drain.begun() => None,
         };
         self.links.send_replace(None);
+        if end.is_none() {
+            self.leave(link, task, kept).await;
+        }
         end
+    }
+
+    /// The driver takes the end of the link for the end of this process, and has the volumes served by another
+    /// one then. So the link lasts exactly as long as the threads that serve: a request that one of them has
+    /// read when another server begins would never be answered.
+    async fn leave(
+        &self,
+        link: Link,
+        task: impl Future<Output = LinkEnd> + Send + 'static,
+        kept: io::Result<OwnedFd>,
+    ) {
+        // Closed by the kernel, after every thread.
+        let _ = kept.map(IntoRawFd::into_raw_fd);
+        // Its owner is the runtime: volumes may end while this process does.
+        tokio::spawn(task);
+        let left = link.call(Body::Leaving(Leaving {}), None, LEAVING_DEADLINE).await;
+        if let Err(error) = left {
+            tracing::debug!(%error, "the driver was not told that this agent leaves");
+        }
+    }
+}
+
+impl<H> DriverLink<H> {
+    /// Until all of the other agent's volumes are held ready here.
+    async fn stood_by(&self) {
+        let mut standby = self.standby.clone();
+        let done = |standby: &Option<Standby>| standby.as_ref().is_some_and(|it| it.missing == 0);
+        loop {
+            match &*standby.borrow_and_update() {
+                standby if done(standby) => return,
+                Some(Standby { missing, reason, .. }) => {
+                    let waiting =
+                        format!("{missing} volumes of another agent are not held ready: {reason}");
+                    self.readiness.waits(waiting);
+                }
+                None => self
+                    .readiness
+                    .waits("the volumes of another agent are being prepared here".to_owned()),
+            }
+            if standby.changed().await.is_err() {
+                std::future::pending::<()>().await; // its sender lives as long as the volumes
+            }
+        }
     }
 }
 

@@ -30,20 +30,14 @@ fn main() -> ExitCode {
         None => serve(arguments.serve),
         Some(Command::Probe { admin, live }) => match admin::probe(&admin, live) {
             Ok(()) => ExitCode::SUCCESS,
-            Err(reason) => {
-                say_error(format!("not ready: {reason}"));
-                ExitCode::FAILURE
-            }
+            Err(reason) => fail(format!("not ready: {reason}")),
         },
         Some(Command::Refresh { admin, pod }) => match admin::refresh(&admin, &pod) {
             Ok(answers) => {
                 answers.lines.iter().for_each(say);
                 if answers.are_good { ExitCode::SUCCESS } else { ExitCode::FAILURE }
             }
-            Err(reason) => {
-                say_error(format!("not refreshed: {reason}"));
-                ExitCode::FAILURE
-            }
+            Err(reason) => fail(format!("not refreshed: {reason}")),
         },
         Some(Command::Check { config, development }) => {
             match check::check(&config, mode(development)) {
@@ -88,10 +82,7 @@ fn supervise() -> ExitCode {
     };
     match sotto_supervisor::supervise(&program, Pace::default()) {
         Ok(code) => ExitCode::from(code),
-        Err(error) => {
-            say_error(format!("the worker can't be supervised: {error}"));
-            ExitCode::FAILURE
-        }
+        Err(error) => fail(format!("the worker can't be supervised: {error}")),
     }
 }
 
@@ -111,10 +102,7 @@ fn work(arguments: ServeArguments, taken: TakenUp) -> ExitCode {
     };
     match app::run(config, node, &arguments, taken) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            say_error(format!("{error:#}"));
-            ExitCode::FAILURE
-        }
+        Err(error) => fail(format!("{error:#}")),
     }
 }
 
@@ -123,6 +111,11 @@ fn usage(error: &clap::Error) -> ExitCode {
     let code = if error.use_stderr() { EXIT_CONFIGURATION } else { 0 };
     let _ = error.print();
     ExitCode::from(code)
+}
+
+fn fail(reason: impl Display) -> ExitCode {
+    say_error(reason);
+    ExitCode::FAILURE
 }
 
 fn refuse(error: impl Display) -> ExitCode {

@@ -41,7 +41,7 @@ use sotto_runtime::drain::Drain;
 use sotto_runtime::metrics::AgentMetrics;
 use sotto_store::Stores;
 use sotto_supervisor::Keeper;
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 use tokio::time::Instant;
 
 use crate::audit::AuditLog;
@@ -141,6 +141,8 @@ pub struct Services {
 struct Shared {
     services: Services,
     registry: Registry,
+    /// What the driver last said about another agent's volumes.
+    standby: watch::Sender<Option<message::Standby>>,
     gates: Gates,
 }
 
@@ -153,7 +155,14 @@ impl Volumes {
     #[must_use]
     pub fn new(services: Services) -> Self {
         let gates = Gates::new(services.stores.names());
-        Self(Arc::new(Shared { services, registry: Registry::default(), gates }))
+        let (registry, standby) = (Registry::default(), watch::Sender::new(None));
+        Self(Arc::new(Shared { services, registry, standby, gates }))
+    }
+
+    /// What the driver says about the volumes of another agent whose place this one is about to take.
+    #[must_use]
+    pub fn standby(&self) -> watch::Receiver<Option<message::Standby>> {
+        self.0.standby.subscribe()
     }
 
     /// How many volumes there are, in preparation or served.

@@ -2,13 +2,15 @@
 
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use sotto_core::fuse_init::Negotiated;
 use sotto_core::identity::VolumeId;
 use sotto_handoff::link::{Answer, CallError, Link};
 use sotto_handoff::message::{
-    Init, Notice, Prepare, Prepared, Release, Return, Returned, Serve, Token, frame::Body,
+    Init, Notice, Ping, Prepare, Prepared, Release, Return, Returned, Serve, Standby, Token,
+    frame::Body,
 };
 
 use crate::credentials::Credentials;
@@ -21,13 +23,17 @@ const ANSWER_MARGIN: Duration = Duration::from_secs(1);
 pub struct Agent {
     instance: Arc<str>,
     link: Link,
+    /// It left pings unanswered.
+    silent: Arc<AtomicBool>,
+    /// It is about to end.
+    leaving: Arc<AtomicBool>,
 }
 
 impl Agent {
     /// An agent whose handshake is done.
     #[must_use]
     pub fn new(instance: &str, link: Link) -> Self {
-        Self { instance: instance.into(), link }
+        Self { instance: instance.into(), link, silent: Arc::default(), leaving: Arc::default() }
     }
 
     /// Its instance: the same over reconnects of one process.
@@ -40,6 +46,46 @@ impl Agent {
     #[must_use]
     pub fn is_live(&self) -> bool {
         !self.link.is_closed()
+    }
+
+    /// Whether its link is alive and it answers.
+    #[must_use]
+    pub fn answers(&self) -> bool {
+        self.is_live() && !self.silent.load(Ordering::Acquire)
+    }
+
+    /// Whether it may be given something new.
+    #[must_use]
+    pub fn takes(&self) -> bool {
+        self.answers() && !self.leaving.load(Ordering::Acquire)
+    }
+
+    /// Notes that it is about to end.
+    pub(super) fn set_leaving(&self) {
+        self.leaving.store(true, Ordering::Release);
+    }
+
+    /// Notes whether it leaves pings unanswered.
+    pub(super) fn set_silent(&self, silent: bool) {
+        self.silent.store(silent, Ordering::Release);
+    }
+
+    /// Whether `other` is the same link of the same process.
+    pub(crate) fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.silent, &other.silent)
+    }
+
+    /// Has it say anything.
+    ///
+    /// # Errors
+    /// It said nothing. A refusal is an answer: an agent of an earlier version knows no Ping.
+    pub(super) async fn ping(&self, deadline: Duration) -> Result<(), CallError> {
+        match self.link.call(Body::Ping(Ping {}), None, deadline).await {
+            Ok(_) | Err(CallError::Refused(_) | CallError::Unknown) => Ok(()),
+            Err(error @ (CallError::Deadline(_) | CallError::Closed | CallError::Packet(_))) => {
+                Err(error)
+            }
+        }
     }
 
     /// Lets it fetch a volume's secrets. It is told to answer a second before `deadline`.
@@ -114,6 +160,17 @@ impl Agent {
         let request = Body::Return(Return { volume_id: id.as_str().to_owned() });
         match self.link.call(request, None, deadline).await? {
             Answer { body: Body::Returned(returned), fd } => Ok((returned, fd)),
+            _ => Err(CallError::Unknown),
+        }
+    }
+
+    /// Tells it how many of another agent's volumes it holds ready.
+    ///
+    /// # Errors
+    /// Its refusal, or no answer.
+    pub async fn stands_by(&self, standby: Standby, deadline: Duration) -> Result<(), CallError> {
+        match self.link.call(Body::Standby(standby), None, deadline).await?.body {
+            Body::Acknowledged(_) => Ok(()),
             _ => Err(CallError::Unknown),
         }
     }

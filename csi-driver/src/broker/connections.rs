@@ -12,8 +12,10 @@ use sotto_handoff::socket::Listener;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::agent::Agent;
+use super::pings;
 use super::requests::Requests;
 use crate::driver::Driver;
+use crate::standby;
 
 /// Agents at one time: two during a surge, and room for restarts.
 const MAX_CONNECTIONS: usize = 8;
@@ -66,8 +68,13 @@ async fn attend(driver: Arc<Driver>, connection: Connection, _permit: OwnedSemap
     let requests = Requests::new(Arc::clone(&driver), Arc::clone(&instance));
     let (link, task) = Link::start(connection, Arc::new(requests), MAX_REQUESTS);
     tracing::info!(%instance, software = agreed.software, "sotto-node is connected");
-    driver.broker.add(Agent::new(&instance, link));
+    let agent = Agent::new(&instance, link);
+    driver.broker.add(agent.clone());
+    if agreed.standby {
+        driver.drain.spawn(standby::run(Arc::clone(&driver), agent.clone()));
+    }
     tokio::select! {
+        never = pings::watch(&driver, &agent) => match never {},
         end = task => tracing::warn!(%instance, error = %end.0, "the link to sotto-node ended"),
         () = driver.drain.begun() => tracing::info!(%instance, "the link to sotto-node is left"),
     }
@@ -79,7 +86,8 @@ async fn welcome(
     connection: &Connection,
 ) -> Result<handshake::Agreed, ConnectionRefused> {
     peer::require_uid(connection, driver.settings.agent_uid)?;
-    let agreed = handshake::welcome(connection).await?;
+    let standby = driver.volumes.all().iter().any(|volume| volume.server().is_some());
+    let agreed = handshake::welcome(connection, standby).await?;
     match agreed.role {
         Role::NodeAgent => Ok(agreed),
         other @ (Role::Unspecified | Role::Driver | Role::Sidecar) => {

@@ -119,6 +119,10 @@ impl Handler for Requests {
             Body::Rotate(request) => self.rotate(request).await,
             Body::Retire(request) => self.retire(request).await,
             Body::Touch(request) => self.touch(request).await,
+            Body::Leaving(_) => {
+                self.driver.broker.leaves(&self.instance);
+                Ok(Body::Acknowledged(Acknowledged {}).into())
+            }
             Body::ConnectProvider(request) => self.connect_provider(&request.provider).await,
             Body::Metrics(_) => {
                 let text = self.driver.scrape();

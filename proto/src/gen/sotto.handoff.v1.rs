@@ -9,7 +9,7 @@ pub struct Frame {
     pub answer: bool,
     #[prost(
         oneof = "frame::Body",
-        tags = "2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25"
+        tags = "2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 30, 31"
     )]
     pub body: ::core::option::Option<frame::Body>,
 }
@@ -63,6 +63,14 @@ pub mod frame {
         Metrics(super::Metrics),
         #[prost(message, tag = "25")]
         MetricsText(super::MetricsText),
+        #[prost(message, tag = "26")]
+        Ping(super::Ping),
+        #[prost(message, tag = "27")]
+        Pong(super::Pong),
+        #[prost(message, tag = "30")]
+        Standby(super::Standby),
+        #[prost(message, tag = "31")]
+        Leaving(super::Leaving),
     }
 }
 /// First frame of an agent.
@@ -89,6 +97,9 @@ pub struct Welcome {
     pub role: i32,
     #[prost(string, tag = "3")]
     pub software: ::prost::alloc::string::String,
+    /// Another agent serves volumes: be ready only once Standby says that all of them are prepared.
+    #[prost(bool, tag = "4")]
+    pub standby: bool,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Refused {
@@ -327,6 +338,28 @@ pub struct MetricsText {
     #[prost(string, tag = "1")]
     pub text: ::prost::alloc::string::String,
 }
+/// From the driver to an agent that came while another one serves: how many of the other's volumes it holds ready,
+/// each by a Prepare. Sent anew as long as some are missing.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Standby {
+    #[prost(uint32, tag = "1")]
+    pub prepared: u32,
+    #[prost(uint32, tag = "2")]
+    pub missing: u32,
+    /// Why the first of them is.
+    #[prost(string, tag = "3")]
+    pub reason: ::prost::alloc::string::String,
+}
+/// From the driver, again and again: an agent whose processes are stopped keeps its link open and says nothing.
+/// Any answer will do, a refusal too.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Ping {}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Pong {}
+/// From an agent that is about to end: nothing new for it. It serves its volumes until the link ends, which is
+/// when its process does.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Leaving {}
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
 #[repr(i32)]
 pub enum Role {

@@ -1,13 +1,22 @@
-//! The server's configuration: mutual TLS 1.3, in memory, unsealed and initialised by itself.
+//! The server's configuration: mutual TLS 1.3, no disk, unsealed and initialised by itself.
 
 use std::net::SocketAddr;
 use std::path::Path;
 
 /// HCL, one attribute a line (the server misreads several on one line).
-pub(super) fn server(directory: &Path, address: SocketAddr, admin_token: &str) -> String {
+pub(super) fn server(
+    directory: &Path,
+    storage: Option<&Path>,
+    address: SocketAddr,
+    admin_token: &str,
+) -> String {
     let directory = directory.display();
+    let storage = match storage {
+        None => "storage \"inmem\" {}".to_owned(),
+        Some(path) => format!("storage \"file\" {{\n  path = \"{}\"\n}}", path.display()),
+    };
     format!(
-        r#"storage "inmem" {{}}
+        r#"{storage}
 seal "static" {{
   current_key_id = "k1"
   current_key    = "file://{directory}/unseal.key"

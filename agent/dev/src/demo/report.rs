@@ -12,6 +12,7 @@ use sotto_core::attributes::SERVICE_ACCOUNT_TOKENS;
 
 use super::class::Class;
 use super::isolation::Isolation;
+use super::live::Live;
 use super::reader::{self, Seen};
 use super::stage::Stage;
 use crate::kubelet::KubeletError;
@@ -32,6 +33,7 @@ pub(super) struct Report {
     pub(super) store: StoreView,
     pub(super) volume: VolumeView,
     pub(super) seen: Seen,
+    pub(super) live: Live,
     pub(super) audit: Vec<Value>,
     pub(super) intruder: Intruder,
     pub(super) processes: Vec<ProcessView>,
@@ -95,9 +97,11 @@ impl Report {
         isolation: Isolation,
         begun: Instant,
     ) -> anyhow::Result<Self> {
-        let seen = read(stage).await?;
+        let names = stage.class.objects.iter().map(|object| object.object_name.as_str());
+        let seen = read(stage, names).await?;
         let store = store(stage)?;
         let intruder = intruder(stage).await?;
+        let live = Live::show(stage, &seen).await?;
         let audit = audit(stage, &seen).await?;
         let mut notes = stage.node.kept_privileges();
         if !may_become(READER.0) {
@@ -118,6 +122,7 @@ impl Report {
             store,
             volume: volume(stage),
             seen,
+            live,
             audit,
             intruder,
             processes: processes(stage),
@@ -128,9 +133,9 @@ impl Report {
     }
 }
 
-async fn read(stage: &Stage) -> anyhow::Result<Seen> {
+/// What the container's user sees, and reads in these files.
+pub(super) async fn read(stage: &Stage, names: impl Iterator<Item = &str>) -> anyhow::Result<Seen> {
     let user = may_become(READER.0).then_some(READER);
-    let names = stage.class.objects.iter().map(|object| object.object_name.as_str());
     reader::read_as(user, &stage.node.path("bin/sotto-dev"), &stage.secrets, names).await
 }
 
@@ -167,14 +172,19 @@ fn volume(stage: &Stage) -> VolumeView {
     }
 }
 
-/// The audit records, once every file's open and the refusal are among them.
+/// The audit records, once every file's open and the refusals are among them.
 async fn audit(stage: &Stage, seen: &Seen) -> anyhow::Result<Vec<Value>> {
-    let files = stage.class.objects.len();
+    // Once more when its value was new, and when it was readable again.
+    let files = stage.class.objects.len() + 2;
     let complete = |records: &[Value]| {
-        let opens = records.iter().filter(|it| it["action"] == "open" && it["uid"] == seen.uid);
-        opens.count() >= files && records.iter().any(|it| it["decision"] == "denied")
+        let of = |action: &'static str, decision: &'static str| {
+            records.iter().filter(move |it| it["action"] == action && it["decision"] == decision)
+        };
+        let opened = of("open", "allowed").filter(|it| it["uid"] == seen.uid).count();
+        opened >= files && of("open", "denied").count() > 0 && of("fetch", "denied").count() > 1
     };
-    Ok(stage.node.audited("an open of each file and a refusal", AUDIT_DEADLINE, complete).await?)
+    let awaited = "an open of each file and each refusal";
+    Ok(stage.node.audited(awaited, AUDIT_DEADLINE, complete).await?)
 }
 
 /// A pod of the same namespace and another service account asks for the same class.
@@ -201,7 +211,10 @@ fn processes(stage: &Stage) -> Vec<ProcessView> {
         };
         ProcessView { name, pid, uid: field("Uid:"), capabilities: field("CapEff:") }
     };
-    vec![view("sotto-csi", stage.node.csi().pid()), view("sotto-node", stage.node.agent().pid())]
+    let agent = stage.node.agent().pid();
+    let mut views = vec![view("sotto-csi", stage.node.csi().pid()), view("sotto-node", agent)];
+    views.extend(stage.node.worker().map(|worker| view("its worker", worker)));
+    views
 }
 
 /// The options of what is mounted at `target`, if something is.
@@ -230,6 +243,19 @@ fn look_further(stage: &Stage, isolation: Isolation) -> Vec<(String, String)> {
         (
             command(&reader, format!("cat {secrets}/{first}")),
             "a secret; its audit record appears below".to_owned(),
+        ),
+        (
+            command(
+                &enter,
+                format!(
+                    "{} refresh {}/{} --admin={}",
+                    stage.node.path("bin/sotto-node").display(),
+                    stage.pod.namespace,
+                    stage.pod.name,
+                    stage.node.admin()
+                ),
+            ),
+            "has sotto-node ask the store again, now".to_owned(),
         ),
         (
             command(&enter, format!("cat {}", stage.node.path("etc/config.yaml").display())),

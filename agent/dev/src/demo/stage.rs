@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use serde_json::{Map, Value, json};
 
-use super::class::{CSI_DRIVER, Class, MANIFEST};
+use super::class::{CSI_DRIVER, Class, MANIFEST, Object};
 use crate::issuer::{Algorithm, DEMO_ISSUER, Issuer};
 use crate::kubelet::{CsiDriver, Pod};
 use crate::node::{Node, NodeSettings, StoreEntry};
@@ -55,6 +55,17 @@ impl Stage {
         let target = targets.into_iter().next().context("the example's pod has a volume")?;
         let secrets = node.show_in_container(&target, SECRETS)?;
         Ok(Self { store, node, pod, class, target, secrets })
+    }
+
+    /// The object that gets a new value while the pod lives.
+    pub(super) fn changing(&self) -> &Object {
+        let changing = self.class.objects.iter().find(|it| it.secret_key == "password");
+        changing.or(self.class.objects.first()).expect("the example's class has objects")
+    }
+
+    /// Gives the secrets of the class new values.
+    pub(super) fn write_new_values(&self) {
+        seed(&self.store, &self.class);
     }
 
     /// Ends the pod, then everything; says what could not be ended.

@@ -1,6 +1,7 @@
 use std::path::Path;
 
 use super::class::{Class, MANIFEST, MANIFEST_PATH};
+use super::live::{Change, Live, Withdrawal};
 use super::paint::Paint;
 use super::reader::{self, Entry, File, Seen};
 use super::report::{Intruder, PodView, ProcessView, Report, StoreView, VolumeView};
@@ -11,6 +12,28 @@ use serde_json::json;
 
 fn process(name: &'static str, uid: &str, mask: &str) -> ProcessView {
     ProcessView { name, pid: 7, uid: uid.to_owned(), capabilities: mask.to_owned() }
+}
+
+fn live() -> Live {
+    let said = |result: &str| vec!["asked 1".to_owned(), format!("csi-1 payments-db {result}")];
+    Live {
+        change: Change {
+            name: "db-password".to_owned(),
+            before: "fake-password-1".to_owned(),
+            after: "fake-password-2".to_owned(),
+            said: said("changed"),
+            events: vec!["MOVED_TO ..data".to_owned()],
+            milliseconds: 77,
+        },
+        withdrawal: Withdrawal {
+            name: "db-password".to_owned(),
+            said: said("refused"),
+            opened: "(Permission denied (os error 13))".to_owned(),
+            read_on: "Permission denied (os error 13)".to_owned(),
+            milliseconds: 1_088,
+            healed: "fake-password-3".to_owned(),
+        },
+    }
 }
 
 fn report() -> Report {
@@ -66,6 +89,7 @@ fn report() -> Report {
             ],
             write: "Read-only file system (os error 30)".to_owned(),
         },
+        live: live(),
         audit: vec![json!({"time": "2026-11-25T01:02:03.004Z", "action": "open",
             "decision": "allowed", "namespace": "payments", "pod_name": "checkout-0",
             "object": "db-username", "generation": 1, "uid": 1000, "gid": 2000, "pid": 7})],
@@ -108,6 +132,14 @@ fn the_words_show_everything_that_the_issue_asks_for() {
         "01:02:03.004 open         allowed  payments/checkout-0 db-username  generation 1  uid 1000",
         "store main refuses payments/web: policy",
         "is anything mounted for it: no",
+        "77 ms later",
+        "fake-password-1",
+        "fake-password-2",
+        "MOVED_TO ..data",
+        "1088 ms later, confirmed by a second read",
+        "an open              (Permission denied",
+        "a file open before   Permission denied",
+        "fake-password-3",
         "uid 0      CAP_SYS_ADMIN only",
         "uid 65532  no capability",
         "keeps this process's uid",

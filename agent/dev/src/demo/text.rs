@@ -17,7 +17,9 @@ pub(super) fn write(report: &Report, paint: Paint, out: &mut impl Write) -> io::
     tree(report, paint, out)?;
     content(report, paint, out)?;
     intruder(report, paint, out)?;
-    heading(out, paint, 7, "Who asked and who opened what: the audit log")?;
+    change(report, paint, out)?;
+    withdrawal(report, paint, out)?;
+    heading(out, paint, 9, "Who asked and who opened what: the audit log")?;
     for record in &report.audit {
         writeln!(out, "   {}", audit_line(record, paint))?;
     }
@@ -183,8 +185,35 @@ fn intruder(report: &Report, paint: Paint, out: &mut impl Write) -> io::Result<(
     writeln!(out, "   is anything mounted for it: {mounted}")
 }
 
+fn change(report: &Report, paint: Paint, out: &mut impl Write) -> io::Result<()> {
+    let change = &report.live.change;
+    heading(out, paint, 7, "The store gets a new value")?;
+    writeln!(
+        out,
+        "   {} ms later (sotto-node refresh; by itself within the refresh interval):",
+        change.milliseconds
+    )?;
+    writeln!(out, "     {:<16} {}", change.name, paint.dim(&change.before))?;
+    writeln!(out, "     {:<16} {}", "", paint.good(&change.after))?;
+    writeln!(out, "   a watcher of /mnt/secrets was told, as of any Kubernetes volume:")?;
+    change.events.iter().try_for_each(|event| writeln!(out, "     {event}"))
+}
+
+fn withdrawal(report: &Report, paint: Paint, out: &mut impl Write) -> io::Result<()> {
+    let withdrawal = &report.live.withdrawal;
+    heading(out, paint, 8, "The store's policy for the pod is withdrawn, and put back")?;
+    writeln!(
+        out,
+        "   {} ms later, confirmed by a second read, for {}:",
+        withdrawal.milliseconds, withdrawal.name
+    )?;
+    writeln!(out, "     {:<20} {}", "an open", paint.bad(&withdrawal.opened))?;
+    writeln!(out, "     {:<20} {}", "a file open before", paint.bad(&withdrawal.read_on))?;
+    writeln!(out, "     {:<20} {}", "with the policy back", paint.good(&withdrawal.healed))
+}
+
 fn processes(report: &Report, paint: Paint, out: &mut impl Write) -> io::Result<()> {
-    heading(out, paint, 8, "Who did it, and what they may")?;
+    heading(out, paint, 10, "Who did it, and what they may")?;
     for process in &report.processes {
         writeln!(
             out,

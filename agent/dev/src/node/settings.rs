@@ -51,6 +51,10 @@ pub struct NodeSettings {
     pub classes: Vec<(String, String)>,
     /// The log filter of both processes.
     pub log: String,
+    /// More arguments of sotto-csi.
+    pub csi_arguments: Vec<String>,
+    /// More arguments of sotto-node.
+    pub agent_arguments: Vec<String>,
     /// Changes the configuration before it is written.
     pub edit: Box<dyn Fn(&mut Value) + Send + Sync>,
 }
@@ -66,6 +70,8 @@ impl NodeSettings {
             stores: vec![store],
             classes: vec![("classes.yaml".to_owned(), manifest.to_owned())],
             log: "info".to_owned(),
+            csi_arguments: Vec::new(),
+            agent_arguments: Vec::new(),
             edit: Box::new(|_| {}),
         }
     }

@@ -4,11 +4,12 @@
 //! with a reason. A name that is none is refused before anybody is asked; a few questions are worked on at
 //! once, the others are refused.
 
+use std::future::Future;
 use std::io::Read;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::future::BoxFuture;
 use sotto_core::identity::{Namespace, PodName};
 use sotto_volume::volumes::{REFRESH_DEADLINE, RefreshedVolume, Volumes};
 use tokio::sync::Semaphore;
@@ -24,7 +25,8 @@ const MAX_ANSWER_BYTES: u64 = 1 << 20;
 /// The agent's own deadline, and the way.
 const DEADLINE: Duration = REFRESH_DEADLINE.saturating_add(Duration::from_secs(5));
 
-type Refresh = dyn Fn(Namespace, PodName) -> BoxFuture<'static, Vec<RefreshedVolume>> + Send + Sync;
+type Answering = Pin<Box<dyn Future<Output = Vec<RefreshedVolume>> + Send>>;
+type Refresh = dyn Fn(Namespace, PodName) -> Answering + Send + Sync;
 
 /// Who carries the questions out.
 #[derive(Clone)]
@@ -44,12 +46,7 @@ pub struct Answers {
 
 impl Refresher {
     /// Asks by `refresh`.
-    pub fn new(
-        refresh: impl Fn(Namespace, PodName) -> BoxFuture<'static, Vec<RefreshedVolume>>
-        + Send
-        + Sync
-        + 'static,
-    ) -> Self {
+    pub fn new(refresh: impl Fn(Namespace, PodName) -> Answering + Send + Sync + 'static) -> Self {
         Self { refresh: Arc::new(refresh), questions: Arc::new(Semaphore::new(MOST_QUESTIONS)) }
     }
 
@@ -176,11 +173,12 @@ mod tests {
     async fn questions_that_take_long_keep_no_probe_waiting_and_are_bounded() {
         let name = "sotto-node-test-refresh-bound";
         let _drain = answering(name, Refresher::new(|_, _| Box::pin(std::future::pending())));
-        let hanging = tokio::spawn(async {
-            let asked = |_| asked("sotto-node-test-refresh-bound", "payments/web-0");
-            futures::future::select_all((0..=MOST_QUESTIONS).map(asked).map(Box::pin)).await.0
-        });
-        assert!(hanging.await.unwrap().unwrap_err().contains("try again"));
+        let mut asking = tokio::task::JoinSet::new();
+        for _ in 0..=MOST_QUESTIONS {
+            asking.spawn(asked(name, "payments/web-0"));
+        }
+        let first = asking.join_next().await.unwrap().unwrap();
+        assert!(first.unwrap_err().contains("try again"));
         let live = tokio::task::spawn_blocking(move || super::super::probe(name, true));
         assert_eq!(live.await.unwrap(), Ok(()));
     }

@@ -32,11 +32,13 @@ fn fixture(uid: u32) -> Fixture {
     let drain = Drain::new();
     let readiness = Readiness::new(drain.clone());
     let driver = Driver { socket: socket.clone(), uid, name: "csi.sotto.dev".to_owned() };
+    let standby = watch::Sender::new(None);
     let link = DriverLink::new(
         driver,
         Releases,
         DriverCalls::channel().0,
         readiness.clone(),
+        standby.subscribe(),
         drain.clone(),
     );
     drain.spawn(link.run());
@@ -49,7 +51,7 @@ fn own_uid() -> u32 {
 
 async fn accept(listener: &Listener) -> (String, Connection) {
     let connection = tokio::time::timeout(SOON, listener.accept()).await.unwrap().unwrap();
-    let agreed = handshake::welcome(&connection).await.unwrap();
+    let agreed = handshake::welcome(&connection, false).await.unwrap();
     assert_eq!(agreed.role, Role::NodeAgent);
     (agreed.instance, connection)
 }

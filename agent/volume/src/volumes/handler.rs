@@ -4,7 +4,7 @@ use std::os::fd::OwnedFd;
 
 use sotto_handoff::link::{Answer, Handler};
 use sotto_handoff::message::frame::Body;
-use sotto_handoff::message::{Acknowledged, Code, Notice, Released, Serving};
+use sotto_handoff::message::{Acknowledged, Code, Notice, Pong, Released, Serving};
 use sotto_handoff::refusal::Refusal;
 use sotto_runtime::metrics::Request;
 use tokio::time::Instant;
@@ -14,6 +14,9 @@ use crate::reporter::{Severity, from_driver};
 
 impl Handler for Volumes {
     async fn handle(&self, body: Body, fd: Option<OwnedFd>) -> Result<Answer, Refusal> {
+        if matches!(body, Body::Ping(_)) {
+            return Ok(Body::Pong(Pong {}).into());
+        }
         let Some(request) = name_of(&body) else {
             return Err(Refusal::new(Code::Unimplemented, "the agent doesn't take this request"));
         };
@@ -44,6 +47,10 @@ impl Volumes {
             }
             Body::Release(message) => {
                 self.release(&message).await.map(|()| Body::Released(Released {}))
+            }
+            Body::Standby(message) => {
+                self.0.standby.send_replace(Some(message));
+                return Ok(Body::Acknowledged(Acknowledged {}).into());
             }
             Body::Notice(message) => {
                 let noted = self.note(message).map_err(|error| refusal::of(&error.into()));
@@ -76,6 +83,7 @@ fn name_of(body: &Body) -> Option<&'static str> {
         Body::Release(_) => "release",
         Body::Return(_) => "return",
         Body::Notice(_) => "notice",
+        Body::Standby(_) => "standby",
         _ => return None,
     })
 }

@@ -61,12 +61,30 @@ pub(super) type Versions = (Generation, Vec<ObjectVersion>);
 
 /// What a volume's owner is asked.
 pub(super) enum Command {
-    Prepare { reply: Reply<Versions> },
-    Serve { fuse: OwnedFd, init: Negotiated, resend: bool, reply: Reply<()> },
-    Token { brought: Brought, reply: Reply<()> },
-    Return { reply: Reply<Given> },
-    Refresh { reply: Reply<Refreshed> },
-    Release { reply: Reply<()> },
+    /// `shown` is what the mount shows, if the driver asks.
+    Prepare {
+        shown: Option<Shown>,
+        reply: Reply<Versions>,
+    },
+    Serve {
+        fuse: OwnedFd,
+        init: Negotiated,
+        resend: bool,
+        reply: Reply<()>,
+    },
+    Token {
+        brought: Brought,
+        reply: Reply<()>,
+    },
+    Return {
+        reply: Reply<Given>,
+    },
+    Refresh {
+        reply: Reply<Refreshed>,
+    },
+    Release {
+        reply: Reply<()>,
+    },
 }
 
 /// What came of a future in `work`.
@@ -133,10 +151,12 @@ pub(super) fn prepare(
         return Err(VolumeError::ShuttingDown);
     }
     match shared.registry.find_or_add(spec, shared.services.volume_limit)? {
-        Found::Known(mailbox) => match mailbox.try_send(Command::Prepare { reply }) {
-            Ok(()) | Err(TrySendError::Closed(_)) => Ok(()),
-            Err(TrySendError::Full(_)) => Err(VolumeError::Busy(spec.volume.clone())),
-        },
+        Found::Known(mailbox) => {
+            match mailbox.try_send(Command::Prepare { shown: Some(shown), reply }) {
+                Ok(()) | Err(TrySendError::Closed(_)) => Ok(()),
+                Err(TrySendError::Full(_)) => Err(VolumeError::Busy(spec.volume.clone())),
+            }
+        }
         Found::Added(registered, commands) => {
             let mut owner = Owner::new(shared, spec, registered, commands, reply);
             owner.begin(Arc::clone(brought), deadline, shown);
@@ -233,7 +253,7 @@ impl Owner {
 
     fn handle(&mut self, event: Event) -> ControlFlow<Ending> {
         match event {
-            Event::Command(Command::Prepare { reply }) => self.join(reply),
+            Event::Command(Command::Prepare { shown, reply }) => return self.join(shown, reply),
             Event::Command(Command::Serve { fuse, init, resend, reply }) => {
                 self.serve(fuse, init, resend, reply);
             }
@@ -264,16 +284,24 @@ impl Owner {
     }
 
     /// A Prepare for a volume that is known: it waits with the first, or has its answer.
-    fn join(&mut self, reply: Reply<Versions>) {
+    fn join(&mut self, shown: Option<Shown>, reply: Reply<Versions>) -> ControlFlow<Ending> {
         match &mut self.state {
             State::Preparing { waiting } if waiting.len() < MOST_WAITING => waiting.push(reply),
             State::Preparing { .. } => {
                 answer(reply, Err(VolumeError::Busy(self.spec.volume.clone())));
             }
-            State::Ready { held, .. } | State::Serving { held } => {
+            State::Ready { held, until } => {
+                let current = held.tree.current().generation();
+                if shown.is_some_and(|shown| shown.generation > current) {
+                    // Another agent has turned meanwhile. The reply is dropped: the request begins anew.
+                    return ControlFlow::Break(Ending::Unserved);
+                }
+                *until = Instant::now() + self.shared.services.deadlines.unserved;
                 answer(reply, Ok(held.shown()));
             }
+            State::Serving { held } => answer(reply, Ok(held.shown())),
         }
+        ControlFlow::Continue(())
     }
 
     fn prepared(&mut self, outcome: Outcome) -> ControlFlow<Ending> {

@@ -99,7 +99,7 @@ pub(super) async fn served(shared: &Shared, volume: &VolumeId) {
     };
     // The owner of a volume that is served answers this at once with what it serves.
     let (reply, answer) = oneshot::channel();
-    if mailbox.try_send(Command::Prepare { reply }).is_err() {
+    if mailbox.try_send(Command::Prepare { shown: None, reply }).is_err() {
         return;
     }
     if let Ok(Ok(Ok((_, versions)))) = tokio::time::timeout(VERSIONS_DEADLINE, answer).await {

@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::super::Shared;
 use super::super::deposit::Left;
+use super::super::gate::Gate;
 use super::super::held::Held;
 use super::super::registry::Registered;
 use super::super::request::VolumeSpec;
@@ -47,6 +48,7 @@ impl Restored {
         audit.set_store(held.plan.store.clone());
         let ended = server.ended();
         held.servers.push(Arc::new(server));
+        held.place = shared.gates.of(&held.plan.store).map(Gate::join);
         held.pending = again.map(|turn| (Instant::now(), turn));
         let owner = Owner {
             shared: Arc::clone(shared),
