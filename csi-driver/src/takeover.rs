@@ -96,9 +96,12 @@ async fn restore_all(driver: &Arc<Driver>) -> usize {
     unserved
 }
 
-/// Volumes whose only holder is this process.
+/// Volumes whose only holder is this process, now or as soon as an agent has left that is about to.
 pub(crate) fn unserved(driver: &Driver) -> Vec<Arc<Volume>> {
-    driver.volumes.all().into_iter().filter(|volume| volume.needs_agent()).collect()
+    let alone = |volume: &Arc<Volume>| {
+        volume.is_held() && !volume.server().is_some_and(|agent| agent.takes())
+    };
+    driver.volumes.all().into_iter().filter(alone).collect()
 }
 
 fn needs_care(volume: &Volume) -> bool {

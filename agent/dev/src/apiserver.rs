@@ -17,7 +17,6 @@ mod tls;
 mod watch;
 
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -31,12 +30,14 @@ pub use state::TokenReviewRequest;
 
 use state::State;
 
+use crate::port::Port;
+
 /// How long the inspection calls that wait do so before they give up.
 const WAIT_DEADLINE: Duration = Duration::from_secs(10);
 
 /// One API server; it ends when it is dropped.
 pub struct FakeApiServer {
-    address: SocketAddr,
+    port: Port,
     authority: tls::Authority,
     state: Arc<State>,
     listener: Mutex<Option<JoinHandle<()>>>,
@@ -49,9 +50,10 @@ impl FakeApiServer {
     /// No port could be had, or no certificate made.
     pub async fn start() -> io::Result<Self> {
         let authority = tls::Authority::new().map_err(io::Error::other)?;
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
+        let port = Port::reserve()?;
+        let listener = port.listen()?;
         let server = Self {
-            address: listener.local_addr()?,
+            port,
             authority,
             state: Arc::new(State::new(random_token())),
             listener: Mutex::new(None),
@@ -73,7 +75,7 @@ impl FakeApiServer {
     /// Its address, `https://127.0.0.1:<port>`.
     #[must_use]
     pub fn url(&self) -> String {
-        format!("https://{}", self.address)
+        format!("https://{}", self.port.address())
     }
 
     /// The certificate of its CA, PEM.
@@ -190,7 +192,7 @@ impl FakeApiServer {
     /// # Errors
     /// The port is taken.
     pub async fn come_back(&self) -> io::Result<()> {
-        self.listen_on(TcpListener::bind(self.address).await?);
+        self.listen_on(self.port.listen()?);
         Ok(())
     }
 

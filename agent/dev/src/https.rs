@@ -3,7 +3,7 @@
 //! Invariant: loopback only. Connections belong to the server's task and end with it.
 
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use http::{HeaderMap, Method, Request, Response};
@@ -15,6 +15,8 @@ use hyper_util::server::conn::auto::Builder;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio_rustls::TlsAcceptor;
+
+use crate::port::Port;
 
 /// Larger than anything that a test writes on purpose.
 const LARGEST_BODY_BYTES: usize = 32 << 20;
@@ -63,7 +65,7 @@ pub(crate) trait Service: Send + Sync + 'static {
 
 /// A server; it ends, with its connections, when it is dropped.
 pub(crate) struct Server {
-    address: SocketAddr,
+    port: Port,
     task: Mutex<Option<JoinHandle<()>>>,
 }
 
@@ -72,19 +74,18 @@ impl Server {
         acceptor: TlsAcceptor,
         service: Arc<S>,
     ) -> io::Result<Self> {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
-        let address = listener.local_addr()?;
-        let task = tokio::spawn(accept(listener, acceptor, service));
-        Ok(Self { address, task: Mutex::new(Some(task)) })
+        let port = Port::reserve()?;
+        let task = tokio::spawn(accept(port.listen()?, acceptor, service));
+        Ok(Self { port, task: Mutex::new(Some(task)) })
     }
 
     pub(crate) fn address(&self) -> SocketAddr {
-        self.address
+        self.port.address()
     }
 
     /// Nobody listens any more, and every connection is cut.
     pub(crate) fn go_dark(&self) {
-        if let Some(task) = self.task.lock().unwrap_or_else(PoisonError::into_inner).take() {
+        if let Some(task) = &*self.task.lock().unwrap_or_else(PoisonError::into_inner) {
             task.abort();
         }
     }
@@ -96,8 +97,12 @@ impl Server {
         service: Arc<S>,
     ) -> io::Result<()> {
         self.go_dark();
-        let listener = TcpListener::bind(self.address).await?;
-        let task = tokio::spawn(accept(listener, acceptor, service));
+        let old = self.task.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(old) = old {
+            // It ends by being aborted; until then it would take connections, too.
+            drop(old.await);
+        }
+        let task = tokio::spawn(accept(self.port.listen()?, acceptor, service));
         *self.task.lock().unwrap_or_else(PoisonError::into_inner) = Some(task);
         Ok(())
     }

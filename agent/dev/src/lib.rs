@@ -30,6 +30,7 @@ pub mod issuer;
 pub mod kubelet;
 pub mod node;
 pub mod pki;
+mod port;
 pub mod postgres;
 pub mod process;
 pub mod provider;

@@ -26,11 +26,13 @@ use crate::arguments::ServeArguments;
 use crate::capacity::Room;
 use crate::cluster::Membership;
 use crate::config::{AuditOutput, ClassesFrom, Config, Driver};
-use crate::driver::DriverLink;
+use crate::driver::{DriverLink, Leave};
 use crate::metrics;
 use crate::provider_sockets::DriverSockets;
 use crate::readiness::Readiness;
 
+/// How long a driver that is being replaced is waited for; well within the pod's grace period, 60 s.
+const LEAVE_PATIENCE: Duration = Duration::from_secs(25);
 /// How long tasks may take to end.
 const DRAIN_DEADLINE: Duration = Duration::from_secs(20);
 /// How long the rest of the audit log may take to be written.
@@ -114,18 +116,23 @@ async fn serve(
             .await
             .with_context(|| format!("metrics can't be answered at {address} (metrics.address)"))?;
     }
+    let leave = Leave::default();
     let link = DriverLink::new(
         driver,
         volumes.clone(),
         links,
         readiness,
         volumes.standby(),
+        leave.clone(),
         drain.clone(),
     );
     drain.spawn(linked(link, surroundings.membership, drain.clone()));
     tracing::info!("started");
     drain::termination_signal().await.context("signals can't be received")?;
     tracing::info!(volumes = volumes.count(), "shutting down");
+    if volumes.count() > 0 && !leave.ask(LEAVE_PATIENCE).await {
+        tracing::warn!("shutting down though the driver doesn't say that it holds every volume");
+    }
     if let Err(error) = drain.finish(DRAIN_DEADLINE).await {
         tracing::warn!(%error, "shutting down without them");
     }

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use sotto_handoff::handshake::{self, HandshakeError};
-use sotto_handoff::link::{Handler, Link, LinkEnd};
+use sotto_handoff::link::{CallError, Handler, Link, LinkEnd};
 use sotto_handoff::message::{Leaving, Role, Standby, frame::Body};
 use sotto_handoff::packet::Connection;
 use sotto_handoff::peer::{self, PeerError};
@@ -25,8 +25,8 @@ use crate::readiness::Readiness;
 const MAX_REQUESTS: usize = 512;
 /// First pause before another attempt; it doubles.
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
-/// How long the driver may take to hear that this agent leaves.
-const LEAVING_DEADLINE: Duration = Duration::from_secs(1);
+/// How long the driver may take to let this agent go: it may have connections to fetch back first.
+const LEAVING_DEADLINE: Duration = Duration::from_secs(20);
 /// Longest pause.
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 
@@ -52,6 +52,39 @@ pub enum DriverError {
     NotADriver(Role),
 }
 
+/// An agent's way out: the driver is asked, and says when it holds everything that this process holds. Cheap to
+/// clone.
+#[derive(Debug, Clone)]
+pub struct Leave {
+    asked: watch::Sender<bool>,
+    granted: watch::Sender<bool>,
+}
+
+impl Default for Leave {
+    fn default() -> Self {
+        Self { asked: watch::Sender::new(false), granted: watch::Sender::new(false) }
+    }
+}
+
+impl Leave {
+    /// Asks, over this link or the next, and waits for the answer. False: none came in time.
+    pub async fn ask(&self, patience: Duration) -> bool {
+        self.asked.send_replace(true);
+        let mut granted = self.granted.subscribe();
+        let granted = granted.wait_for(|granted| *granted);
+        tokio::time::timeout(patience, granted).await.is_ok_and(|granted| granted.is_ok())
+    }
+
+    async fn asked(&self) {
+        // Its sender is this value's own.
+        let _ = self.asked.subscribe().wait_for(|asked| *asked).await;
+    }
+
+    fn may_end(&self) {
+        self.granted.send_replace(true);
+    }
+}
+
 /// Keeps the link.
 pub struct DriverLink<H> {
     driver: Driver,
@@ -62,6 +95,7 @@ pub struct DriverLink<H> {
     links: watch::Sender<Option<Link>>,
     /// What the driver says about the volumes of an agent whose place this one takes.
     standby: watch::Receiver<Option<Standby>>,
+    leaving: Leave,
     /// Random, one a process: tells the driver a reconnect from a restart.
     instance: String,
 }
@@ -75,11 +109,12 @@ impl<H: Handler> DriverLink<H> {
         links: watch::Sender<Option<Link>>,
         readiness: Readiness,
         standby: watch::Receiver<Option<Standby>>,
+        leaving: Leave,
         drain: Drain,
     ) -> Self {
         let instance = random_name();
         let handler = Arc::new(handler);
-        Self { driver, handler, readiness, drain, links, standby, instance }
+        Self { driver, handler, readiness, drain, links, standby, leaving, instance }
     }
 
     /// Connects, serves, and connects again, until the drain begins.
@@ -141,14 +176,26 @@ impl<H: Handler> DriverLink<H> {
             self.readiness.linked();
             std::future::pending::<()>().await;
         };
+        let leave = async {
+            self.leaving.asked().await;
+            match link.call(Body::Leaving(Leaving {}), None, LEAVING_DEADLINE).await {
+                Ok(_) | Err(CallError::Refused(_) | CallError::Unknown) => self.leaving.may_end(),
+                // The next link asks again.
+                Err(error) => {
+                    tracing::debug!(%error, "the driver was not told that this agent leaves")
+                }
+            }
+            std::future::pending::<()>().await;
+        };
         let end = tokio::select! {
             end = &mut task => Some(end),
             () = ready => None,
+            () = leave => None,
             () = self.drain.begun() => None,
         };
         self.links.send_replace(None);
         if end.is_none() {
-            self.leave(link, task, kept).await;
+            Self::outlast(task, kept);
         }
         end
     }
@@ -156,20 +203,11 @@ impl<H: Handler> DriverLink<H> {
     /// The driver takes the end of the link for the end of this process, and has the volumes served by another
     /// one then. So the link lasts exactly as long as the threads that serve: a request that one of them has
     /// read when another server begins would never be answered.
-    async fn leave(
-        &self,
-        link: Link,
-        task: impl Future<Output = LinkEnd> + Send + 'static,
-        kept: io::Result<OwnedFd>,
-    ) {
+    fn outlast(task: impl Future<Output = LinkEnd> + Send + 'static, kept: io::Result<OwnedFd>) {
         // Closed by the kernel, after every thread.
         let _ = kept.map(IntoRawFd::into_raw_fd);
         // Its owner is the runtime: volumes may end while this process does.
         tokio::spawn(task);
-        let left = link.call(Body::Leaving(Leaving {}), None, LEAVING_DEADLINE).await;
-        if let Err(error) = left {
-            tracing::debug!(%error, "the driver was not told that this agent leaves");
-        }
     }
 }
 

@@ -24,6 +24,10 @@ use crate::providers;
 use crate::rotation::{self, Operation, RotationError};
 use crate::volume::Volume;
 
+/// Between two looks for connections that are being fetched back.
+const HELD_LOOK: Duration = Duration::from_millis(50);
+/// How long an agent that leaves is kept for them.
+const HELD_PATIENCE: Duration = Duration::from_secs(15);
 /// How long a request waits for a place for its helper process.
 const PLACE_PATIENCE: Duration = Duration::from_secs(10);
 
@@ -105,6 +109,20 @@ impl Requests {
 }
 
 impl Requests {
+    /// Until this process holds every connection: an agent that leaves may be the only one that does. A dead
+    /// mount's never comes.
+    async fn held(&self) {
+        let all = async {
+            while !self.driver.volumes.all().iter().all(|volume| volume.is_held()) {
+                self.driver.look_for_agents();
+                tokio::time::sleep(HELD_LOOK).await;
+            }
+        };
+        if tokio::time::timeout(HELD_PATIENCE, all).await.is_err() {
+            tracing::warn!(instance = %self.instance, "a sotto-node leaves, and a volume is not held here");
+        }
+    }
+
     async fn connect_provider(&self, name: &str) -> Result<Answer, Refusal> {
         let connected = providers::connect(&self.driver.settings.provider_dirs, name).await?;
         let body = Body::ProviderConnected(ProviderConnected {});
@@ -121,6 +139,7 @@ impl Handler for Requests {
             Body::Touch(request) => self.touch(request).await,
             Body::Leaving(_) => {
                 self.driver.broker.leaves(&self.instance);
+                self.held().await;
                 Ok(Body::Acknowledged(Acknowledged {}).into())
             }
             Body::ConnectProvider(request) => self.connect_provider(&request.provider).await,

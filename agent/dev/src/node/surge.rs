@@ -3,9 +3,13 @@
 
 use std::time::Duration;
 
+use rustix::process::Signal;
+
 use super::{Node, NodeError, START_DEADLINE, agent_user};
 use crate::process::{Program, Running, Stream};
 
+/// A pod's grace period in `deploy/`.
+const GRACE: Duration = Duration::from_secs(60);
 /// kubelet gives a probe 5 s.
 const PROBE_DEADLINE: Duration = Duration::from_secs(5);
 /// Between two probes; kubelet's are seconds apart.
@@ -64,7 +68,8 @@ impl Node {
                 return Err(std::io::Error::other(format!("it is never ready: {said}")).into());
             }
         }
-        self.agent.end().await?;
+        self.agent.signal(Signal::TERM);
+        self.agent.wait(GRACE).await?;
         self.agent = successor.agent;
         Ok(())
     }

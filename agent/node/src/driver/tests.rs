@@ -39,6 +39,7 @@ fn fixture(uid: u32) -> Fixture {
         DriverCalls::channel().0,
         readiness.clone(),
         standby.subscribe(),
+        Leave::default(),
         drain.clone(),
     );
     drain.spawn(link.run());
