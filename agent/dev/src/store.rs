@@ -107,6 +107,12 @@ impl DevStore {
         }
     }
 
+    /// A role of a mounted auth method.
+    #[must_use]
+    pub fn role(&self, mount: &str, name: &str) -> Option<Role> {
+        self.state.lock().auth.get(mount)?.roles.get(name).cloned()
+    }
+
     /// Creates or replaces a policy.
     pub fn put_policy(&self, name: &str, policy: Policy) {
         self.state.lock().policies.insert(name.to_owned(), policy);

@@ -19,6 +19,8 @@ pub enum Severity {
 pub const SECRET_OBJECTS_IGNORED: &str = "SecretObjectsIgnored";
 /// Parts of a class that have no effect.
 pub const CLASS_PARTLY_IGNORED: &str = "ClassPartlyIgnored";
+/// An edit of a class can't be followed.
+pub const CLASS_EDIT_FAILED: &str = "ClassEditFailed";
 /// A republish brought a token that can't be used.
 pub const TOKEN_REFRESH_FAILED: &str = "TokenRefreshFailed";
 

@@ -53,7 +53,16 @@ async fn a_live_agents_volumes_stay_with_it_when_another_connects() {
     machine.publish("csi-2", "uid-2", "token").await.unwrap();
     assert_eq!(machine.who_serves("uid-1").await.unwrap(), "old");
     assert_eq!(machine.who_serves("uid-2").await.unwrap(), "new");
-    assert_eq!((old.prepares(), new.prepares()), (1, 1));
+    eventually("the new agent stands by for the old one's volume", || new.prepares() == 2).await;
+    let serves = |agent: &Agent, volume: &str| {
+        agent
+            .asked()
+            .iter()
+            .any(|it| matches!(it, Asked::Serve { volume: served, .. } if served == volume))
+    };
+    assert!(serves(&old, "csi-1") && !serves(&new, "csi-1"), "standing by is not serving");
+    assert_eq!(machine.who_serves("uid-1").await.unwrap(), "old");
+    assert_eq!(old.prepares(), 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use sotto_core::identity::{ClassName, StoreName, VolumeId};
+use sotto_core::identity::{Audience, ClassName, StoreName, VolumeId};
 use sotto_core::snapshot::SnapshotError;
 use sotto_store::grammar::PlanError;
 use sotto_store::{ObjectError, StoreError};
@@ -81,6 +81,15 @@ pub enum VolumeError {
     /// A plan for a store that isn't there.
     #[error("store {0} is not configured")]
     NoSuchStore(StoreName),
+    /// The class was edited to another audience.
+    #[error(
+        "the class wants a token for audience {audience} now, which kubelet has not given for this volume: \
+         restart the pod"
+    )]
+    OtherAudience {
+        /// The audience.
+        audience: Audience,
+    },
     /// No such volume.
     #[error("volume {0} is not prepared")]
     Unknown(VolumeId),

@@ -54,8 +54,12 @@ pub(super) struct Held {
     pub(super) pending: Option<(Instant, Turn)>,
     /// Old generations, and when they go; oldest first.
     pub(super) old: VecDeque<(Instant, Generation)>,
+    /// The last thing that was done was to let one of them go.
+    pub(super) has_retired: bool,
     /// Generations that a subPath bind still shows.
     pub(super) hidden: Vec<Generation>,
+    /// The class was read for the refresh that is due.
+    pub(super) has_class_seen: bool,
     /// What is being turned to.
     pub(super) staged: Option<Arc<Snapshot>>,
     /// Who asked for a refresh.
@@ -89,7 +93,9 @@ impl Held {
             is_busy: false,
             pending: None,
             old: VecDeque::new(),
+            has_retired: false,
             hidden: Vec::new(),
+            has_class_seen: false,
             staged: None,
             demand: Demand::default(),
             place: None,
@@ -122,7 +128,9 @@ impl Held {
             is_busy: false,
             pending: None,
             old,
+            has_retired: false,
             hidden,
+            has_class_seen: false,
             staged,
             demand: Demand::default(),
             place: None,

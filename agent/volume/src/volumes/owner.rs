@@ -15,6 +15,7 @@ mod ending;
 mod leaving;
 mod prolonging;
 mod refresh;
+mod replanning;
 mod returning;
 mod serving;
 
@@ -26,6 +27,7 @@ use std::time::Duration;
 
 use futures::future::BoxFuture;
 use futures::stream::{FuturesUnordered, StreamExt};
+use sotto_core::class::SecretProviderClass;
 use sotto_core::snapshot::{Generation, ObjectVersion};
 use sotto_fuse::{End, Negotiated, Server};
 use tokio::sync::mpsc::{self, error::TrySendError};
@@ -43,11 +45,13 @@ use super::prepare::{Outcome, Preparation};
 use super::registry::{Found, Registered};
 use super::request::{Brought, Shown, VolumeSpec};
 use crate::audit::VolumeAudit;
+use crate::classes::ClassError;
 use crate::token::VerifiedToken;
 use asking::Attempt;
 use ending::Ending;
 pub(super) use leaving::{Restored, thread_name};
 use refresh::{Retired, Turned};
+use replanning::Replanned;
 pub(super) use returning::Given;
 use returning::PodToken;
 
@@ -97,6 +101,8 @@ enum Done {
     Prolonged(Box<Prolonged>),
     Turned(Box<Turned>),
     Retired(Retired),
+    Class(Result<Arc<SecretProviderClass>, ClassError>),
+    Replanned(Box<Result<Replanned, VolumeError>>),
     Nothing,
 }
 
@@ -271,6 +277,8 @@ impl Owner {
             Event::Done(Done::Prolonged(prolonged)) => self.prolonged(*prolonged),
             Event::Done(Done::Turned(turned)) => self.turned(*turned),
             Event::Done(Done::Retired(retired)) => self.retired(retired),
+            Event::Done(Done::Class(class)) => self.class_seen(class),
+            Event::Done(Done::Replanned(replanned)) => self.replanned(*replanned),
             Event::Done(Done::Nothing) => {
                 if let Some(held) = self.state.held_mut() {
                     held.is_busy = false;

@@ -12,7 +12,7 @@ use sotto_core::identity::{Audience, StoreName};
 use sotto_core::rotation::RefreshPolicy;
 use sotto_core::secret::SecretString;
 use sotto_core::snapshot::{Object, Snapshot, SnapshotBuilder, SnapshotError};
-use sotto_store::{Lease, StoreSession, VolumePlan, grammar};
+use sotto_store::{Fetch, Lease, StoreSession, VolumePlan, grammar};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -138,26 +138,11 @@ impl Preparation {
         if let Some(gate) = self.shared.gates.of(&plan.store) {
             gate.fetched(Some(&fetched));
         }
-        let mut objects = Vec::with_capacity(fetched.objects.len());
-        let mut faults = Vec::new();
-        for (index, object) in fetched.objects.into_iter().enumerate() {
-            match object {
-                Ok(object) => objects.push(object),
-                Err(error) if self.spec.optional && error.is_absence() => {
-                    tracing::info!(volume = %self.spec.volume, %error, "an object is left out");
-                }
-                Err(error) => {
-                    let name = plan.objects.get(index).map(|object| object.path.to_string());
-                    faults.push(ObjectFault { index, name: name.unwrap_or_default(), error });
-                }
-            }
-        }
-        if !faults.is_empty() {
-            return Err(VolumeError::Objects(faults));
-        }
+        let leases = fetched.leases.clone();
+        let objects = fetched_objects(&self.spec, plan, fetched)?;
         // A provider names its files in its answer.
         let plan = plan.clone().naming(&objects);
-        Ok((plan, self.build(objects)?, fetched.leases))
+        Ok((plan, self.build(objects)?, leases))
     }
 
     fn build(&self, objects: Vec<Object>) -> Result<Snapshot, VolumeError> {
@@ -186,6 +171,32 @@ impl Preparation {
     fn late(&self, what: &'static str) -> VolumeError {
         VolumeError::Deadline { what, deadline: self.deadline }
     }
+}
+
+/// All objects of a fetch, but for absent ones where the pod's author allows that.
+pub(super) fn fetched_objects(
+    spec: &VolumeSpec,
+    plan: &VolumePlan,
+    fetched: Fetch,
+) -> Result<Vec<Object>, VolumeError> {
+    let mut objects = Vec::with_capacity(fetched.objects.len());
+    let mut faults = Vec::new();
+    for (index, object) in fetched.objects.into_iter().enumerate() {
+        match object {
+            Ok(object) => objects.push(object),
+            Err(error) if spec.optional && error.is_absence() => {
+                tracing::info!(volume = %spec.volume, %error, "an object is left out");
+            }
+            Err(error) => {
+                let name = plan.objects.get(index).map(|object| object.path.to_string());
+                faults.push(ObjectFault { index, name: name.unwrap_or_default(), error });
+            }
+        }
+    }
+    if !faults.is_empty() {
+        return Err(VolumeError::Objects(faults));
+    }
+    Ok(objects)
 }
 
 /// The pod's wishes within the administrator's bound: nobody but the administrator says how long a

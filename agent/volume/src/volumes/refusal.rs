@@ -40,7 +40,9 @@ fn code(error: &VolumeError) -> Code {
         | VolumeError::ShuttingDown
         | VolumeError::NotReady(_) => Code::Unavailable,
         VolumeError::TooManyVolumes { .. } | VolumeError::Busy(_) => Code::ResourceExhausted,
-        VolumeError::KnownOtherwise(_) => Code::FailedPrecondition,
+        VolumeError::KnownOtherwise(_) | VolumeError::OtherAudience { .. } => {
+            Code::FailedPrecondition
+        }
         VolumeError::Unknown(_) => Code::NotFound,
         VolumeError::NoConnection => Code::InvalidArgument,
         VolumeError::Attach { .. } | VolumeError::NoSuchStore(_) => Code::Internal,

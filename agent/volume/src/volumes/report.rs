@@ -14,8 +14,8 @@ use super::owner::Command;
 use super::request::VolumeSpec;
 use super::turning::Consequence;
 use crate::reporter::{
-    CLASS_PARTLY_IGNORED, SECRET_OBJECTS_IGNORED, SECRET_REFUSED, SECRETS_CLOSED, SECRETS_FRESH,
-    SECRETS_STALE, Severity, TOKEN_REFRESH_FAILED,
+    CLASS_EDIT_FAILED, CLASS_PARTLY_IGNORED, SECRET_OBJECTS_IGNORED, SECRET_REFUSED,
+    SECRETS_CLOSED, SECRETS_FRESH, SECRETS_STALE, Severity, TOKEN_REFRESH_FAILED,
 };
 
 /// How long a volume's owner may take to say what it serves; the status is a courtesy.
@@ -57,6 +57,15 @@ pub(super) fn token_not_taken(shared: &Shared, volume: &VolumeId, error: &Volume
         );
         warn(shared, &spec, TOKEN_REFRESH_FAILED, message);
     }
+}
+
+/// The class was edited, and the volume can't follow.
+pub(super) fn class_edit_failed(shared: &Shared, spec: &VolumeSpec, error: &VolumeError) {
+    let message = format!(
+        "the SecretProviderClass was edited, and what it says now can't be served: {error}; the volume goes \
+         on as it was before, and tries again at its next refresh"
+    );
+    warn(shared, spec, CLASS_EDIT_FAILED, message);
 }
 
 /// What age or its end made of the volume's values.

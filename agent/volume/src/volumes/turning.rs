@@ -185,9 +185,9 @@ impl Turning {
 
     /// What a refresh reads: indexes into the plan's objects; `None` if no refresh is due.
     pub(super) fn due(&self) -> Option<BTreeSet<usize>> {
-        let is_due = self.is_refreshed() && self.rotation.attempt_is_due(self.since.elapsed());
         let asked = self.readable.iter().chain(&self.wiped).chain(&self.expiring);
-        is_due.then(|| asked.filter(|index| !self.kept_back.contains_key(index)).copied().collect())
+        self.is_due()
+            .then(|| asked.filter(|index| !self.kept_back.contains_key(index)).copied().collect())
     }
 
     /// What leases need now. Objects that must be read anew are asked for at an attempt that is due now.

@@ -53,9 +53,12 @@ impl Owner {
         {
             return self.turn(turn);
         }
-        if held.old.front().is_some_and(|(at, _)| *at <= now)
+        // In turns with refreshes, so that neither waits for the other for ever.
+        let is_refreshs_turn = std::mem::take(&mut held.has_retired) && held.turning.is_due();
+        if held.old.front().is_some_and(|(at, _)| *at <= now && !is_refreshs_turn)
             && let Some((_, generation)) = held.old.pop_front()
         {
+            held.has_retired = true;
             return self.retire(generation);
         }
         let steps = held.turning.leases_due();
@@ -71,6 +74,10 @@ impl Owner {
         if !consequence.is_nothing() {
             return self.follow(consequence);
         }
+        if !held.turning.is_due() || self.looks_at_class() {
+            return;
+        }
+        let State::Serving { held } = &mut self.state else { return };
         let Some(asked) = held.turning.due() else { return };
         held.demand.begin();
         if asked.is_empty() {
@@ -156,7 +163,7 @@ impl Owner {
         self.turn(turn);
     }
 
-    fn build(&mut self, objects: Vec<Object>) -> Result<Arc<Snapshot>, SnapshotError> {
+    pub(super) fn build(&mut self, objects: Vec<Object>) -> Result<Arc<Snapshot>, SnapshotError> {
         let services = &self.shared.services;
         let builder = SnapshotBuilder::new(services.limits);
         let mut builder = if self.spec.optional { builder.or_empty() } else { builder };
@@ -170,7 +177,7 @@ impl Owner {
         Ok(Arc::new(builder.build(generation, created, group, &*services.memory)?))
     }
 
-    fn turn(&mut self, mut turn: Turn) {
+    pub(super) fn turn(&mut self, mut turn: Turn) {
         let mount = self.mount();
         let State::Serving { held } = &mut self.state else { return };
         held.is_busy = true;

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::mem;
 
 use sotto_core::rotation::{Freshness, ObjectResult};
-use sotto_core::snapshot::{Object, Snapshot};
+use sotto_core::snapshot::{FileMode, NodeKind, Object, Snapshot};
 use sotto_store::VolumePlan;
 
 use super::super::wipe::{copied, empty};
@@ -65,9 +65,13 @@ impl Turning {
         let versions: BTreeMap<&str, &str> =
             current.versions().iter().map(|it| (it.id.as_str(), it.version.as_str())).collect();
         let path = |index: usize| plan.objects[index].path.as_str();
+        let same_mode = |object: &Object| {
+            object.mode.is_none_or(|mode| mode_of(current, object.path.as_str()) == Some(mode))
+        };
         let same = |index: &usize| {
-            came.get(index).map(|object| object.version.as_str())
-                == versions.get(path(*index)).copied()
+            let object = came.get(index);
+            object.map(|object| object.version.as_str()) == versions.get(path(*index)).copied()
+                && object.is_none_or(same_mode)
         };
         let returns = consequence.open || !consequence.heal.is_empty();
         let refused = |index: &usize| self.rotation.is_refused(*index);
@@ -88,5 +92,13 @@ impl Turning {
             }
         }
         Some(objects)
+    }
+}
+
+fn mode_of(snapshot: &Snapshot, path: &str) -> Option<FileMode> {
+    let node = snapshot.nodes().iter().find(|node| node.path == path)?;
+    match node.kind {
+        NodeKind::File { mode, .. } => Some(mode),
+        NodeKind::Directory(_) => None,
     }
 }

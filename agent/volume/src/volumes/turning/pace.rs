@@ -21,6 +21,11 @@ impl Turning {
         self.rotation.spread(self.since.elapsed(), part);
     }
 
+    /// Whether a refresh is due.
+    pub(in super::super) fn is_due(&self) -> bool {
+        self.is_refreshed() && self.rotation.attempt_is_due(self.since.elapsed())
+    }
+
     /// Somebody asks for a refresh now. False if a refresh would read nothing.
     pub(in super::super) fn refresh_now(&mut self) -> bool {
         let is_refreshed = self.is_refreshed();

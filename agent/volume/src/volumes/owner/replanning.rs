@@ -1,0 +1,163 @@
+//! A SecretProviderClass that was edited: the volume turns to what it says now, at its next refresh.
+//!
+//! Invariant: all objects of the new class or none; while they can't be had the volume goes on as the class was,
+//! and the pod's author is told why. What an edit can't bring about is a token for another audience, which only
+//! kubelet gives.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use sotto_core::audit::AuditAction;
+use sotto_core::class::SecretProviderClass;
+use sotto_core::names::ObjectPath;
+use sotto_core::secret::SecretString;
+use sotto_core::snapshot::Object;
+use sotto_store::{Lease, StoreSession, VolumePlan, grammar};
+
+use super::super::error::VolumeError;
+use super::super::prepare::{fetched_objects, policy};
+use super::super::report;
+use super::super::turn::Turn;
+use super::super::turning::Turning;
+use super::super::{Shared, request::VolumeSpec};
+use super::{Done, Owner, State};
+use crate::classes::ClassError;
+
+/// How long the whole of it may take.
+const DEADLINE: Duration = Duration::from_secs(60);
+
+/// What the volume shows from now on.
+pub(super) struct Replanned {
+    class: Arc<SecretProviderClass>,
+    plan: VolumePlan,
+    /// A login of its own, where the class names another role, mount or namespace.
+    session: Option<StoreSession>,
+    objects: Vec<Object>,
+    leases: Vec<Lease>,
+}
+
+impl Owner {
+    /// Reads the class before a refresh that is due. True: the refresh waits for that.
+    pub(super) fn looks_at_class(&mut self) -> bool {
+        let State::Serving { held } = &mut self.state else { return false };
+        if std::mem::replace(&mut held.has_class_seen, false) {
+            return false;
+        }
+        held.is_busy = true;
+        let (shared, spec) = (Arc::clone(&self.shared), Arc::clone(&self.spec));
+        self.work.push(Box::pin(async move {
+            let namespace = &spec.identity.namespace;
+            Done::Class(shared.services.classes.class(namespace, &spec.class).await)
+        }));
+        true
+    }
+
+    pub(super) fn class_seen(&mut self, class: Result<Arc<SecretProviderClass>, ClassError>) {
+        let State::Serving { held } = &mut self.state else { return };
+        (held.is_busy, held.has_class_seen) = (false, true);
+        match class {
+            // A class that can't be read, or was deleted, takes nothing away from who has it.
+            Err(error) => {
+                tracing::debug!(volume = %self.spec.volume, %error, "the class is not read")
+            }
+            Ok(class) if *class == *held.class || held.pending.is_some() => {}
+            Ok(class) => self.replan(class),
+        }
+    }
+
+    fn replan(&mut self, class: Arc<SecretProviderClass>) {
+        let State::Serving { held } = &mut self.state else { return };
+        held.is_busy = true;
+        let (shared, spec) = (Arc::clone(&self.shared), Arc::clone(&self.spec));
+        let (old, session) = (Arc::clone(&held.plan), Arc::clone(&held.session));
+        let token =
+            self.pod_token.verified().map(|token| SecretString::new(token.expose().to_owned()));
+        self.work.push(Box::pin(async move {
+            let replanned = replanned(&shared, &spec, class, (&old, &session), token);
+            let replanned = tokio::time::timeout(DEADLINE, replanned).await;
+            let late = || VolumeError::Deadline {
+                what: "the class was edited, and its secrets were not fetched",
+                deadline: DEADLINE,
+            };
+            Done::Replanned(Box::new(replanned.unwrap_or_else(|_| Err(late()))))
+        }));
+    }
+
+    pub(super) fn replanned(&mut self, replanned: Result<Replanned, VolumeError>) {
+        let State::Serving { held } = &mut self.state else { return };
+        held.is_busy = false;
+        self.audit.decided(AuditAction::Fetch, replanned.as_ref().err().map(ToString::to_string));
+        let replanned = match replanned {
+            Ok(replanned) => replanned,
+            Err(error) => return report::class_edit_failed(&self.shared, &self.spec, &error),
+        };
+        let Replanned { class, plan, session, objects, leases } = replanned;
+        let refused: Vec<ObjectPath> = held.turning.refused_paths(&held.plan);
+        let next = match self.build(objects) {
+            Ok(next) => next,
+            Err(error) => {
+                return report::class_edit_failed(&self.shared, &self.spec, &error.into());
+            }
+        };
+        let State::Serving { held } = &mut self.state else { return };
+        if let Some(session) = session {
+            let old = std::mem::replace(&mut held.session, Arc::new(session));
+            let deadline = self.shared.services.deadlines.revoke;
+            self.shared.services.drain.spawn(async move {
+                if let Ok(Err(error)) = tokio::time::timeout(deadline, old.revoke()).await {
+                    tracing::warn!(%error, "the login of a class before its edit was not revoked");
+                }
+            });
+        }
+        let (policy, token) = (policy(&self.shared, &self.spec), held.session.token_life());
+        held.turning = Turning::new(policy, &plan, leases, next.generation(), token);
+        (held.class, held.plan) = (class, Arc::new(plan));
+        tracing::info!(volume = %self.spec.volume, "the class was edited: the volume turns to what it says now");
+        self.turn(Turn { next: Some(next), heal: refused, open: true, ..Turn::default() });
+    }
+}
+
+async fn replanned(
+    shared: &Shared,
+    spec: &VolumeSpec,
+    class: Arc<SecretProviderClass>,
+    (old, session): (&VolumePlan, &StoreSession),
+    token: Option<SecretString>,
+) -> Result<Replanned, VolumeError> {
+    let services = &shared.services;
+    let plan = grammar::plan(&class, &spec.identity, &services.stores, &services.limits)
+        .map_err(|errors| VolumeError::Plan { class: spec.class.clone(), errors })?;
+    report::plan_warnings(shared, spec, &plan.warnings);
+    let own = if is_of_login(&plan, old) {
+        None
+    } else {
+        if plan.audience != old.audience {
+            return Err(VolumeError::OtherAudience { audience: plan.audience });
+        }
+        let store = services.stores.get(&plan.store);
+        let store = store.ok_or_else(|| VolumeError::NoSuchStore(plan.store.clone()))?;
+        let token = token.ok_or_else(|| VolumeError::NotReady(spec.volume.clone()))?;
+        Some(store.login(&plan, &token).await.map_err(VolumeError::Login)?)
+    };
+    let fetch = own.as_ref().unwrap_or(session).fetch(&plan).await;
+    let leases = fetch.leases.clone();
+    let objects = fetched_objects(spec, &plan, fetch)?;
+    let plan = plan.naming(&objects);
+    Ok(Replanned { class, plan, session: own, objects, leases })
+}
+
+/// Whether the login of one plan is good for the other.
+fn is_of_login(new: &VolumePlan, old: &VolumePlan) -> bool {
+    let login = |plan: &VolumePlan| plan.source.openbao().map(|source| source.login.clone());
+    // A provider logs in with each call, and is told of the class each time: its session is of the class.
+    new.store == old.store && login(new).is_some() && login(new) == login(old)
+}
+
+impl Turning {
+    /// What is refused, by its paths.
+    fn refused_paths(&self, plan: &VolumePlan) -> Vec<ObjectPath> {
+        let refused: BTreeSet<usize> = self.refused().collect();
+        refused.iter().filter_map(|at| plan.objects.get(*at)).map(|it| it.path.clone()).collect()
+    }
+}

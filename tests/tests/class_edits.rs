@@ -1,0 +1,102 @@
+//! A SecretProviderClass that is edited while pods have its volumes: they turn to what it says at their next refresh.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking, in its helpers too")]
+
+use std::path::{Path, PathBuf};
+
+use serde_json::json;
+use sotto_dev::kubelet::Pod;
+use sotto_dev::store::{DevStore, Operation};
+use sotto_tests::files::{mode_and_owner, read};
+use sotto_tests::scene::Scene;
+use sotto_tests::wait::until;
+
+const PASSWORD: &str =
+    "- {objectName: password, secretPath: secret/data/payments/checkout/db, secretKey: password}\n";
+const USER: &str =
+    "- {objectName: user, secretPath: secret/data/payments/checkout/db, secretKey: user}\n";
+
+/// A pod that refreshes every second, with the objects.
+async fn scene(objects: &str) -> anyhow::Result<(Scene<DevStore>, Pod, PathBuf)> {
+    let scene = Scene::embedded().await?;
+    scene.write("payments/checkout/db", json!({"password": "p-1", "user": "u-1"})).await?;
+    scene.class("db", objects)?;
+    let mut pod = scene.pod("checkout-0", "checkout", "db");
+    pod.volumes[0].attributes.insert("sotto.dev/refresh".to_owned(), "1s".to_owned());
+    let target = scene.publish(&pod).await?;
+    Ok((scene, pod, target))
+}
+
+async fn turned_to(target: &Path, generation: &str) -> anyhow::Result<()> {
+    let link = target.join("..data");
+    until(generation, || std::fs::read_link(&link).is_ok_and(|it| it == Path::new(generation)))
+        .await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn another_mode_alone_is_followed() -> anyhow::Result<()> {
+    let (scene, pod, target) = scene(PASSWORD).await?;
+    scene.class("db", &PASSWORD.replace("secretKey", "filePermission: 0600, secretKey"))?;
+    turned_to(&target, "..2").await?;
+    assert_eq!(mode_and_owner(target.join("password")).await?.0 & 0o777, 0o600);
+    assert_eq!(scene.store().count(Operation::Login), 1, "the login is the same");
+    scene.stop(&pod).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn objects_that_come_and_go_are_followed_and_open_files_stay() -> anyhow::Result<()> {
+    use std::io::Read;
+    let (scene, pod, target) = scene(&format!("{PASSWORD}{USER}")).await?;
+    let mut open = std::fs::File::open(target.join("user"))?;
+    scene.class(
+        "db",
+        &format!("{PASSWORD}{}", USER.replace("objectName: user", "objectName: login/name")),
+    )?;
+    turned_to(&target, "..2").await?;
+    assert_eq!(read(target.join("login/name")).await?, "u-1");
+    assert_eq!(read(target.join("password")).await?, "p-1");
+    let gone = target.join("user");
+    until("the end of a name", || !gone.exists()).await?;
+    let mut text = String::new();
+    open.read_to_string(&mut text)?;
+    assert_eq!(text, "u-1");
+    // It is refreshed as the class is now.
+    scene.write("payments/checkout/db", json!({"password": "p-2", "user": "u-2"})).await?;
+    turned_to(&target, "..3").await?;
+    assert_eq!(read(target.join("login/name")).await?, "u-2");
+    scene.stop(&pod).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_edit_that_cannot_be_served_changes_nothing() -> anyhow::Result<()> {
+    let (scene, pod, target) = scene(PASSWORD).await?;
+    let log = scene.node().agent().log();
+    let said = |text: &'static str| {
+        move || log.read(|lines| lines.iter().any(|line| line.text.contains(text)))
+    };
+    scene.class("db", &format!("{PASSWORD}{}", USER.replace("/db,", "/other,")))?;
+    until("the failed edit", said("what it says now can't be served")).await?;
+    scene.write("payments/checkout/db", json!({"password": "p-2", "user": "u-1"})).await?;
+    turned_to(&target, "..2").await?;
+    assert_eq!(read(target.join("password")).await?, "p-2", "it goes on as it was");
+    assert!(!target.join("user").exists());
+    // Once it can be, it is.
+    scene.write("payments/checkout/other", json!({"user": "u-9"})).await?;
+    let user = target.join("user");
+    until("the new object", || std::fs::read_to_string(&user).is_ok_and(|it| it == "u-9")).await?;
+    scene.stop(&pod).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn another_role_is_logged_in_with_and_the_old_login_revoked() -> anyhow::Result<()> {
+    let (scene, pod, target) = scene(PASSWORD).await?;
+    scene.store().put_role("jwt", "other", scene.store().role("jwt", "payments").unwrap());
+    scene.class_with("db", json!({"roleName": "other", "objects": PASSWORD}))?;
+    turned_to(&target, "..2").await?;
+    assert_eq!(scene.store().count(Operation::Login), 2);
+    until("the end of the old login", || scene.store().tokens() == 1).await?;
+    // A worker that is replaced goes on with the class as it is now.
+    scene.node().kill_worker()?;
+    assert_eq!(read(target.join("password")).await?, "p-1");
+    scene.stop(&pod).await?;
+    until("the end of the other", || scene.store().tokens() == 0).await
+}
