@@ -3,8 +3,10 @@
 //! Needs root, or a user namespace: `tests/tools/with-mounts`.
 #![expect(clippy::unwrap_used, reason = "in a test a failed step ends it")]
 
+#[allow(dead_code, reason = "tests/killed.rs uses the rest")]
 #[path = "machine/agent.rs"]
 mod agent;
+#[allow(dead_code, reason = "tests/killed.rs uses the rest")]
 #[path = "machine/driver_process.rs"]
 mod driver_process;
 #[path = "machine/machine.rs"]
@@ -30,6 +32,8 @@ mod returns;
 mod services;
 #[path = "volumes/takeover.rs"]
 mod takeover;
+#[path = "process/unanswered_rename.rs"]
+mod unanswered_rename;
 #[path = "volumes/unpublish.rs"]
 mod unpublish;
 #[path = "volumes/unserved.rs"]

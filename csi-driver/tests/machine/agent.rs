@@ -11,8 +11,8 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use sotto_handoff::handshake;
 use sotto_handoff::link::{Answer, Handler, Link};
 use sotto_handoff::message::{
-    Acknowledged, Code, ObjectVersion, Prepare, Prepared, Released, Returned, Role, Serving,
-    frame::Body,
+    Acknowledged, Code, ObjectVersion, Ping, Pong, Prepare, Prepared, Released, Returned, Role,
+    Serving, frame::Body,
 };
 use sotto_handoff::refusal::Refusal;
 use sotto_handoff::socket::connect;
@@ -45,6 +45,18 @@ pub(crate) enum Returning {
     AnotherVolume,
 }
 
+/// What an agent does when it is pinged.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) enum Pinging {
+    /// It answers.
+    #[default]
+    Answered,
+    /// It is of the version before and doesn't know the question.
+    Unknown,
+    /// It never answers.
+    Ignored,
+}
+
 /// How an agent behaves.
 #[derive(Default)]
 pub(crate) struct Behaviour {
@@ -55,6 +67,7 @@ pub(crate) struct Behaviour {
     /// Each Serve takes one permit, with the fd in hand.
     pub(crate) serve_gate: Option<Arc<Semaphore>>,
     pub(crate) returning: Returning,
+    pub(crate) pinging: Pinging,
 }
 
 /// One agent process.
@@ -70,6 +83,7 @@ struct State {
     served: Mutex<HashMap<String, Served>>,
     mute: Arc<Mute>,
     tokens: Mutex<Vec<u8>>,
+    pings: watch::Sender<usize>,
 }
 
 struct Served {
@@ -80,6 +94,11 @@ struct Served {
 }
 
 impl Served {
+    /// Whether the connection has ended: it was unmounted.
+    fn is_over(&self) -> bool {
+        self.thread.as_ref().is_some_and(JoinHandle::is_finished)
+    }
+
     fn stop(&mut self) {
         self.stop = None;
         if let Some(thread) = self.thread.take() {
@@ -104,6 +123,7 @@ impl Agent {
             served: Mutex::default(),
             mute: Arc::default(),
             tokens: Mutex::default(),
+            pings: watch::Sender::default(),
         };
         let agent = Self { state: Arc::new(state), task: Mutex::new(None) };
         agent.connect(run_dir).await;
@@ -180,6 +200,20 @@ impl Agent {
         assert!(found.is_ok(), "it was asked only {:?}", self.asked());
     }
 
+    /// Waits until it was pinged `count` times.
+    pub(crate) async fn pinged(&self, count: usize) {
+        let mut pings = self.state.pings.subscribe();
+        let pinged = pings.wait_for(|pings| *pings >= count);
+        let pinged = tokio::time::timeout(super::machine::PATIENCE, pinged).await;
+        assert!(pinged.is_ok(), "it was not pinged");
+    }
+
+    /// Volumes that it serves.
+    pub(crate) fn serves(&self) -> usize {
+        let served = self.state.served.lock().unwrap();
+        served.values().filter(|served| !served.is_over()).count()
+    }
+
     /// How often it was asked to prepare.
     pub(crate) fn prepares(&self) -> usize {
         self.asked().iter().filter(|asked| matches!(asked, Asked::Prepare { .. })).count()
@@ -192,6 +226,7 @@ impl Handler for Requests {
     async fn handle(&self, body: Body, fd: Option<OwnedFd>) -> Result<Answer, Refusal> {
         let state = &self.0;
         match body {
+            Body::Ping(Ping {}) => state.ping().await,
             Body::Prepare(prepare) => state.prepare(prepare).await,
             Body::Serve(serve) => {
                 state.note(Asked::Serve { volume: serve.volume_id.clone(), resend: serve.resend });
@@ -206,7 +241,7 @@ impl Handler for Requests {
                 Ok(Body::Serving(Serving {}).into())
             }
             Body::Token(token) => {
-                let known = state.served.lock().unwrap().contains_key(&token.volume_id);
+                let known = state.knows(&token.volume_id);
                 let tokens = String::from_utf8(token.service_account_tokens).unwrap();
                 state.note(Asked::Token { volume: token.volume_id, tokens });
                 if !known {
@@ -221,6 +256,7 @@ impl Handler for Requests {
                 state.note(Asked::Release { volume: release.volume_id });
                 Ok(Body::Released(Released {}).into())
             }
+            Body::Notice(_) | Body::Standby(_) => Ok(Body::Acknowledged(Acknowledged {}).into()),
             other => panic!("an agent is never asked {other:?}"),
         }
     }
@@ -253,9 +289,25 @@ impl State {
         self.behaviour.refuse_prepare.clone().map_or(Ok(prepared.into()), Err)
     }
 
+    /// Whether it serves the volume; it notices the end of a connection by itself.
+    fn knows(&self, volume: &str) -> bool {
+        self.served.lock().unwrap().get(volume).is_some_and(|served| !served.is_over())
+    }
+
+    async fn ping(&self) -> Result<Answer, Refusal> {
+        self.pings.send_modify(|pings| *pings += 1);
+        self.served.lock().unwrap().retain(|_, served| !served.is_over());
+        match self.behaviour.pinging {
+            Pinging::Answered => Ok(Body::Pong(Pong {}).into()),
+            Pinging::Unknown => Err(Refusal::new(Code::Unimplemented, "not known")),
+            Pinging::Ignored => std::future::pending().await,
+        }
+    }
+
     fn give_back(&self, volume: String) -> Result<Answer, Refusal> {
         self.note(Asked::Return { volume: volume.clone() });
-        let served = self.served.lock().unwrap();
+        let mut served = self.served.lock().unwrap();
+        served.retain(|_, served| !served.is_over());
         let own = |other: bool| served.iter().find(|(id, _)| (**id == volume) != other);
         let connection = |other| own(other).map(|(_, it)| it.connection.try_clone().unwrap());
         let fd = match self.behaviour.returning {

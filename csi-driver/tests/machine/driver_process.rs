@@ -50,11 +50,14 @@ impl DriverProcess {
         self.child.id()
     }
 
+    /// How many files it has open.
+    pub(crate) fn files(&self) -> usize {
+        std::fs::read_dir(format!("/proc/{}/fd", self.id())).unwrap().count()
+    }
+
     /// How many FUSE devices it has open.
     pub(crate) fn devices(&self) -> usize {
-        let open = std::fs::read_dir(format!("/proc/{}/fd", self.id())).unwrap();
-        let targets = open.filter_map(|fd| std::fs::read_link(fd.ok()?.path()).ok());
-        targets.filter(|target| target == Path::new("/dev/fuse")).count()
+        devices(self.id())
     }
 
     /// Kills it as the kernel would.
@@ -80,6 +83,13 @@ impl Drop for DriverProcess {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// How many FUSE devices a process has open.
+pub(crate) fn devices(process: u32) -> usize {
+    let open = std::fs::read_dir(format!("/proc/{process}/fd")).unwrap();
+    let targets = open.filter_map(|fd| std::fs::read_link(fd.ok()?.path()).ok());
+    targets.filter(|target| target == Path::new("/dev/fuse")).count()
 }
 
 /// Everything the machine's drivers have logged.

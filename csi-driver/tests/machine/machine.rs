@@ -118,30 +118,7 @@ impl Machine {
     pub(crate) fn request(&self, id: &str, uid: &str, tokens: &str) -> NodePublishVolumeRequest {
         let target = self.target(uid);
         std::fs::create_dir_all(target.parent().unwrap()).unwrap();
-        let context = [
-            ("csi.storage.k8s.io/ephemeral", "true"),
-            ("csi.storage.k8s.io/pod.name", "web-0"),
-            ("csi.storage.k8s.io/pod.namespace", "payments"),
-            ("csi.storage.k8s.io/pod.uid", uid),
-            ("csi.storage.k8s.io/serviceAccount.name", "checkout"),
-            ("secretProviderClass", "payments-db"),
-        ];
-        let mount = MountVolume { volume_mount_group: "2000".to_owned(), ..MountVolume::default() };
-        NodePublishVolumeRequest {
-            volume_id: id.to_owned(),
-            target_path: target.display().to_string(),
-            volume_capability: Some(VolumeCapability {
-                access_mode: None,
-                access_type: Some(AccessType::Mount(mount)),
-            }),
-            readonly: true,
-            secrets: BTreeMap::from([(
-                "csi.storage.k8s.io/serviceAccount.tokens".to_owned(),
-                tokens.to_owned(),
-            )]),
-            volume_context: context.map(|(k, v)| (k.to_owned(), v.to_owned())).into(),
-            ..NodePublishVolumeRequest::default()
-        }
+        request(&target, id, uid, tokens)
     }
 
     pub(crate) async fn publish(&self, id: &str, uid: &str, tokens: &str) -> Result<(), Status> {
@@ -187,6 +164,39 @@ impl Machine {
         let file = self.target(uid).join("who");
         let read = tokio::task::spawn_blocking(move || std::fs::read_to_string(file));
         tokio::time::timeout(PATIENCE, read).await.expect("nobody serves the mount").unwrap()
+    }
+}
+
+/// What kubelet sends for the volume `id` of pod `uid`, to be mounted at `target`.
+pub(crate) fn request(
+    target: &Path,
+    id: &str,
+    uid: &str,
+    tokens: &str,
+) -> NodePublishVolumeRequest {
+    let context = [
+        ("csi.storage.k8s.io/ephemeral", "true"),
+        ("csi.storage.k8s.io/pod.name", "web-0"),
+        ("csi.storage.k8s.io/pod.namespace", "payments"),
+        ("csi.storage.k8s.io/pod.uid", uid),
+        ("csi.storage.k8s.io/serviceAccount.name", "checkout"),
+        ("secretProviderClass", "payments-db"),
+    ];
+    let mount = MountVolume { volume_mount_group: "2000".to_owned(), ..MountVolume::default() };
+    NodePublishVolumeRequest {
+        volume_id: id.to_owned(),
+        target_path: target.display().to_string(),
+        volume_capability: Some(VolumeCapability {
+            access_mode: None,
+            access_type: Some(AccessType::Mount(mount)),
+        }),
+        readonly: true,
+        secrets: BTreeMap::from([(
+            "csi.storage.k8s.io/serviceAccount.tokens".to_owned(),
+            tokens.to_owned(),
+        )]),
+        volume_context: context.map(|(k, v)| (k.to_owned(), v.to_owned())).into(),
+        ..NodePublishVolumeRequest::default()
     }
 }
 
