@@ -94,7 +94,7 @@ impl Readers {
                     let read = std::fs::read_to_string(file);
                     seen.note(file, read, begun.elapsed());
                     let begun = Instant::now();
-                    let mut bytes = [0; 4096];
+                    let mut bytes = vec![0; 16 << 10];
                     let read = open.read_at(&mut bytes, 0).and_then(|size| {
                         String::from_utf8(bytes[..size].to_vec()).map_err(std::io::Error::other)
                     });

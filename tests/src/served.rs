@@ -24,6 +24,8 @@ const OBJECTS: &str = "\
 /// Volumes that are published at one time.
 const PARALLEL: usize = 8;
 const PATIENCE: Duration = Duration::from_secs(60);
+/// Of each log, where reads failed.
+const LINES_SHOWN: usize = 60;
 
 /// A value that is longer than a page, so that one that is half of another is seen.
 #[must_use]
@@ -180,12 +182,28 @@ impl<S: TestStore> Served<S> {
     /// The first few that failed.
     pub fn judge(&self, seen: &Seen) -> anyhow::Result<()> {
         let failures = seen.failures();
-        anyhow::ensure!(failures.is_empty(), "reads failed: {failures:#?}");
+        anyhow::ensure!(failures.is_empty(), "reads failed: {failures:#?}{}", self.last_lines());
         anyhow::ensure!(seen.reads() > 0, "nobody read");
         let written: Vec<String> = (1..=self.written).map(value).collect();
         let torn = seen.values().into_iter().find(|value| !written.contains(value));
         let short = |text: String| text.chars().take(40).collect::<String>();
         torn.map_or(Ok(()), |torn| Err(anyhow::anyhow!("nobody wrote {}", short(torn))))
+    }
+
+    /// The last lines of both processes, opens left out.
+    pub fn last_lines(&self) -> String {
+        let (csi, agent) = (self.scene.node().csi().log(), self.scene.node().agent().log());
+        let without_opens = |text: String| {
+            let kept = text.lines().filter(|line| !line.contains("\"action\":\"open\""));
+            let mut last: Vec<&str> = kept.rev().take(LINES_SHOWN).collect();
+            last.reverse();
+            last.join("\n  ")
+        };
+        format!(
+            "\nsotto-csi:\n  {}\nsotto-node:\n  {}",
+            without_opens(csi.text()),
+            without_opens(agent.text())
+        )
     }
 
     /// Unpublishes everything; nothing is left.

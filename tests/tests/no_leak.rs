@@ -7,31 +7,10 @@ use std::time::Duration;
 use anyhow::Context;
 use serde_json::json;
 use sotto_tests::files;
+use sotto_tests::memory::in_memory;
 use sotto_tests::scene::Scene;
 
 const CANARY: &str = "canary-secret-93b1c7";
-
-/// How often `needle` is in the readable memory of a process.
-fn in_memory(pid: u32, needle: &[u8]) -> std::io::Result<usize> {
-    use std::os::unix::fs::FileExt;
-    let maps = std::fs::read_to_string(format!("/proc/{pid}/maps"))?;
-    let memory = std::fs::File::open(format!("/proc/{pid}/mem"))?;
-    let mut found = 0;
-    for line in maps.lines().filter(|line| line.contains(" rw") || line.contains(" r-")) {
-        let range = line.split(' ').next().and_then(|range| range.split_once('-'));
-        let Some((Ok(start), Ok(end))) = range
-            .map(|(start, end)| (u64::from_str_radix(start, 16), u64::from_str_radix(end, 16)))
-        else {
-            continue;
-        };
-        let mut bytes = vec![0; usize::try_from(end - start).unwrap_or(0).min(64 << 20)];
-        // Some ranges can't be read ([vvar], memfd_secret): that is their point.
-        if let Ok(read) = memory.read_at(&mut bytes, start) {
-            found += bytes[..read].windows(needle.len()).filter(|at| *at == needle).count();
-        }
-    }
-    Ok(found)
-}
 
 fn in_files(directory: &Path, needle: &str) -> std::io::Result<Vec<String>> {
     let mut found = Vec::new();
@@ -91,7 +70,7 @@ async fn nothing_of_a_volume_is_left_in_the_agent_after_its_end() -> anyhow::Res
     // The read buffer of a connection that is kept alive holds the last answer until the connection ends:
     // here the store ends it, elsewhere 30 s without a request do.
     scene.store().go_dark();
-    let pid = scene.node().agent().pid();
+    let pid = scene.node().worker().context("the agent has no worker")?;
     let gone = async {
         while in_memory(pid, CANARY.as_bytes())? > 0 {
             tokio::time::sleep(Duration::from_millis(50)).await;

@@ -8,7 +8,7 @@ use std::time::Duration;
 use serde_json::json;
 use sotto_dev::kubelet::Pod;
 use sotto_dev::store::DevStore;
-use sotto_tests::files::{self, blocking};
+use sotto_tests::files::{self, blocking, cat_as};
 use sotto_tests::scene::Scene;
 
 async fn published() -> anyhow::Result<(Scene<DevStore>, Pod, PathBuf)> {
@@ -129,13 +129,6 @@ async fn files_belong_to_the_fs_group() -> anyhow::Result<()> {
     assert_eq!(files::mode_and_owner(target.join("tls/server.key")).await?, (0o440, 0, 0));
     scene.stop(&open).await?;
     scene.stop(&pod).await
-}
-
-/// Runs `cat` as another user; needs that user in this namespace, as CI has.
-async fn cat_as(path: &Path, uid: u32, gid: u32) -> anyhow::Result<std::process::Output> {
-    use std::os::unix::process::CommandExt;
-    let path = path.to_owned();
-    blocking(move || std::process::Command::new("cat").arg(path).uid(uid).gid(gid).output()).await
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

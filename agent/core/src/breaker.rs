@@ -6,9 +6,8 @@
 //! | open | waits | that pause is over, or a pause of ours that grows |
 //! | probing | one goes, the others wait | anything is answered, or the probe is too old |
 //!
-//! Whoever waits lines up for a turn of its own, as far behind the one before as steady refreshes would be,
-//! so that what was held back comes at the steady rate, beside those that are due anyway: together at most
-//! twice that. Values that would grow too old in that line, or are closed already, use a shorter one.
+//! Whoever waits lines up for a turn of its own, a little further behind the one before than steady refreshes
+//! would be: what was held back comes beside those that are due anyway, together at most twice as often as ever. Values that would grow too old in that line, or are closed already, use a shorter one.
 //!
 //! Invariant: times only come in as arguments (a monotonic age), chance only as a [`Jitter`]. Nobody goes
 //! before the pause that the store asked for is over. Called by each store's gate.
@@ -42,9 +41,11 @@ pub struct Pace {
 }
 
 impl Pace {
-    /// Between two refreshes of any volumes, if all were like this one.
+    /// Between two turns: somewhat more than between two refreshes of any volumes, if all were like this
+    /// one, since those are not perfectly even.
     fn gap(self) -> Duration {
-        self.interval / u32::try_from(self.volumes.max(1)).unwrap_or(u32::MAX)
+        let steady = self.interval / u32::try_from(self.volumes.max(1)).unwrap_or(u32::MAX);
+        steady + steady / 4
     }
 }
 
@@ -150,8 +151,8 @@ impl Breaker {
             Some(last) if last > now => until.max(last + gap),
             Some(_) | None => until,
         };
-        // Others may be asked less often by far.
-        let turn = behind(self.calm, pace.gap()).min(until + pace.interval);
+        // Others in the line may be asked less often by far.
+        let turn = behind(self.calm, pace.gap()).min(until + 2 * pace.interval);
         if turn < pace.latest {
             self.calm = self.calm.max(Some(turn));
             return Wait { until, turn };

@@ -118,6 +118,8 @@ pub struct Rotation {
     next: Duration,
     /// The pause before the first attempt, as long as it is to be repeated.
     first: Option<Duration>,
+    /// The store's other volumes are asked for around the next attempt, evenly.
+    is_in_line: bool,
 }
 
 impl Rotation {
@@ -136,6 +138,7 @@ impl Rotation {
             outages: 0,
             next: now + first,
             first: Some(first),
+            is_in_line: false,
         }
     }
 
@@ -171,9 +174,19 @@ impl Rotation {
         self.next = self.next.min(at);
     }
 
-    /// The store as a whole is not to be asked before `at`: the next attempt is then.
+    /// The part of the interval after which the first refresh comes, if none came yet: better than by
+    /// chance where somebody knows the other volumes.
+    pub fn spread(&mut self, now: Duration, part: Jitter) {
+        if self.first.is_some() {
+            let half = self.policy.interval / 2;
+            let first = half + part.of(half);
+            (self.next, self.first) = (now + first, Some(first));
+        }
+    }
+
+    /// The store as a whole can't be asked now: the next attempt is at `at`, a turn among its other volumes'.
     pub fn wait_until(&mut self, at: Duration) {
-        self.next = at;
+        (self.next, self.is_in_line) = (at, true);
     }
 
     /// The time between two attempts.
@@ -290,12 +303,15 @@ impl Rotation {
     fn answered(&mut self, now: Duration, jitter: Jitter) {
         let interval = self.policy.interval;
         // After an outage everybody's next attempt would be a moment after the store came back.
+        let first = self.first.take();
         self.next = if self.outages == 0 {
-            now + self.first.take().unwrap_or(interval)
+            now + first.unwrap_or(interval)
+        } else if self.is_in_line {
+            now + interval
         } else {
             now + interval / 2 + jitter.of(interval / 2)
         };
-        self.outages = 0;
+        (self.outages, self.is_in_line) = (0, false);
         self.last_answer = now;
     }
 

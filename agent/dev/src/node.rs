@@ -36,7 +36,9 @@ use machine::Machine;
 
 const START_DEADLINE: Duration = Duration::from_secs(20);
 /// What the driver logs (at `info`) when an agent has connected: nothing else shows it from outside.
-const CONNECTED: &str = "sotto-node is connected";
+///
+/// Not only the words: that "no sotto-node is connected" is a line of its own.
+const CONNECTED: &str = "\"message\":\"sotto-node is connected\"";
 
 /// A running machine. Its processes end before its mounts do.
 pub struct Node {

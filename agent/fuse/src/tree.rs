@@ -78,6 +78,7 @@ impl Tree {
                 held: BTreeMap::from([(generation, Held::new(&first))]),
                 current: first,
                 staged: None,
+                unsettled: None,
                 links,
                 refusals: Refusals::default(),
                 touched: BTreeMap::new(),

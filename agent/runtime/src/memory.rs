@@ -57,6 +57,7 @@ impl MemoryCounts {
 #[derive(Debug, Default)]
 pub struct LockedMemory {
     counts: Arc<MemoryCounts>,
+    no_memfd_secret: bool,
 }
 
 impl LockedMemory {
@@ -66,6 +67,12 @@ impl LockedMemory {
         Self::default()
     }
 
+    /// A source that does as on a kernel without memfd_secret.
+    #[must_use]
+    pub fn without_memfd_secret() -> Self {
+        Self { no_memfd_secret: true, ..Self::default() }
+    }
+
     /// The counts, shared with the mappings.
     #[must_use]
     pub fn counts(&self) -> Arc<MemoryCounts> {
@@ -73,7 +80,10 @@ impl LockedMemory {
     }
 
     fn map(&self, len: usize) -> io::Result<Mapping> {
-        let (start, protection) = map_memfd_secret(len).or_else(|_| map_anonymous(len))?;
+        let (start, protection) = match self.no_memfd_secret {
+            true => map_anonymous(len)?,
+            false => map_memfd_secret(len).or_else(|_| map_anonymous(len))?,
+        };
         if protection == Protection::Unlocked && self.counts.alive(Protection::Unlocked) == 0 {
             tracing::warn!(
                 "RLIMIT_MEMLOCK is used up: secret values may be swapped out; raise the limit or \

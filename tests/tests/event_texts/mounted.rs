@@ -6,7 +6,7 @@ use serde_json::json;
 use sotto_dev::kubelet::{CsiDriver, Pod};
 use sotto_tests::scene::CSI_DRIVER;
 
-use super::{Cluster, OBJECTS, assert_says};
+use super::{CANARY, Cluster, OBJECTS, assert_says};
 
 /// A pod whose volume is mounted and refreshed every second.
 async fn mounted(cluster: &Cluster, name: &str) -> anyhow::Result<Pod> {
@@ -20,7 +20,7 @@ async fn mounted(cluster: &Cluster, name: &str) -> anyhow::Result<Pod> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_fresh_token_that_is_not_taken_is_said_with_what_to_do() -> anyhow::Result<()> {
-    let cluster = Cluster::start(|_| {}).await?;
+    let cluster = Cluster::start(CANARY, |_| {}).await?;
     let (scene, case) = (&cluster.scene, "token of a republish");
     let pod = mounted(&cluster, "claim-0").await?;
     scene.kubelet().mint_with(Arc::new(|token| token.claim("/aud", json!(["vault"]))));
@@ -43,7 +43,7 @@ async fn a_fresh_token_that_is_not_taken_is_said_with_what_to_do() -> anyhow::Re
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_outage_and_its_end_are_said_with_what_to_do() -> anyhow::Result<()> {
-    let cluster = Cluster::start(|_| {}).await?;
+    let cluster = Cluster::start(CANARY, |_| {}).await?;
     let pod = mounted(&cluster, "outage-0").await?;
     cluster.scene.store().go_dark();
     let text = cluster.event("outage-0", "SecretsStale").await;
@@ -61,7 +61,7 @@ async fn an_outage_and_its_end_are_said_with_what_to_do() -> anyhow::Result<()> 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_refusal_of_what_a_volume_had_is_said_with_what_to_do() -> anyhow::Result<()> {
     use sotto_dev::test_store::TestStore;
-    let cluster = Cluster::start(|_| {}).await?;
+    let cluster = Cluster::start(CANARY, |_| {}).await?;
     let pod = mounted(&cluster, "policy-0").await?;
     cluster.scene.store().remove_policy("pod").await?;
     let text = cluster.event("policy-0", "SecretRefused").await;
@@ -74,7 +74,7 @@ async fn a_refusal_of_what_a_volume_had_is_said_with_what_to_do() -> anyhow::Res
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_of_a_class_has_no_effect_is_said_with_what_to_do() -> anyhow::Result<()> {
-    let cluster = Cluster::start(|_| {}).await?;
+    let cluster = Cluster::start(CANARY, |_| {}).await?;
     let objects = OBJECTS.replace("}", ", secretArgs: {a: 1}}");
     cluster.class("args", &objects, &[("vaultRolename", "typo")]).await?;
     let pod = cluster.scene.pod("args-0", "checkout", "args");
@@ -88,7 +88,7 @@ async fn what_of_a_class_has_no_effect_is_said_with_what_to_do() -> anyhow::Resu
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn another_drivers_mount_on_the_target_is_said_with_what_to_do() -> anyhow::Result<()> {
-    let cluster = Cluster::start(|_| {}).await?;
+    let cluster = Cluster::start(CANARY, |_| {}).await?;
     let scene = &cluster.scene;
     let pod = scene.pod("foreign-0", "checkout", "db");
     let target = scene.kubelet().target(&pod, &pod.volumes[0]);

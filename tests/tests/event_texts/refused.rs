@@ -8,7 +8,7 @@ use sotto_dev::provider::{Behaviour, DevProvider};
 use sotto_dev::store::{Fault, ROLE, Role};
 use sotto_tests::scene::CSI_DRIVER;
 
-use super::{Cluster, OBJECTS, assert_says};
+use super::{CANARY, Cluster, OBJECTS, assert_says};
 
 /// The cases that any store can bring about; those of providers have a test of their own below.
 struct Case {
@@ -74,7 +74,7 @@ const CASES: &[Case] = &[
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn each_refusal_says_what_is_wrong_and_what_to_do() -> anyhow::Result<()> {
-    let cluster = Cluster::start(|_| {}).await?;
+    let cluster = Cluster::start(CANARY, |_| {}).await?;
     let large = json!({"password": "x".repeat((1 << 20) + 1)});
     cluster.scene.write("payments/checkout/large", large).await?;
     let elsewhere = [("vaultAddress", "https://evil.invalid:8200")];
@@ -93,7 +93,7 @@ async fn each_refusal_says_what_is_wrong_and_what_to_do() -> anyhow::Result<()> 
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_store_that_is_down_is_named_with_what_to_look_at() -> anyhow::Result<()> {
-    let cluster = Cluster::start(|_| {}).await?;
+    let cluster = Cluster::start(CANARY, |_| {}).await?;
     let store = cluster.scene.store();
     for (index, (fault, wrong, to_do)) in [
         (Fault::Sealed, "store main is sealed", "unseal it"),
@@ -124,7 +124,7 @@ async fn a_store_that_is_down_is_named_with_what_to_look_at() -> anyhow::Result<
 /// The token for another audience, wherever it is noticed.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_token_for_another_audience_is_said_with_where_to_set_it() -> anyhow::Result<()> {
-    let cluster = Cluster::start(|_| {}).await?;
+    let cluster = Cluster::start(CANARY, |_| {}).await?;
     let (scene, case) = (&cluster.scene, "token for another audience");
     let other = CSI_DRIVER.replace("audience: bao", "audience: vault");
     scene.kubelet().apply(CsiDriver::parse(&other)?);
@@ -156,7 +156,7 @@ async fn a_token_for_another_audience_is_said_with_where_to_set_it() -> anyhow::
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn limits_that_are_reached_are_said_with_how_to_raise_them() -> anyhow::Result<()> {
-    let cluster = Cluster::start(|config| {
+    let cluster = Cluster::start(CANARY, |config| {
         config["limits"] =
             json!({"volumes": 2, "objects": 3, "objectBytes": 100, "volumeBytes": 150});
     })
@@ -192,7 +192,7 @@ async fn limits_that_are_reached_are_said_with_how_to_raise_them() -> anyhow::Re
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_providers_faults_are_said_with_what_to_do() -> anyhow::Result<()> {
-    let cluster = Cluster::start(|config| {
+    let cluster = Cluster::start(CANARY, |config| {
         let provider = json!({
             "name": "fake", "kind": "provider", "audience": "bao", "allow": {"namespaces": ["payments"]},
         });

@@ -121,7 +121,7 @@ fn one_that_is_asked_for_often_does_not_wait_for_an_hour() {
     }
     let often = Pace { interval: SECOND, ..pace(100) };
     let wait = breaker.admit(HOUR, often).unwrap_err();
-    assert!(wait.turn <= wait.until + SECOND);
+    assert!(wait.turn <= wait.until + 2 * SECOND);
 }
 
 /// A thousand volumes that ask as their refreshes are due, and again when they were told to.
@@ -165,7 +165,8 @@ fn most_a_minute(asked: &[Duration]) -> usize {
 }
 
 #[test]
-fn while_a_store_is_down_it_is_asked_a_few_times_a_minute_and_then_at_most_twice_as_often_as_ever() {
+fn while_a_store_is_down_it_is_asked_a_few_times_a_minute_and_then_at_most_twice_as_often_as_ever()
+{
     let down = HOUR..HOUR + 10 * MINUTE;
     let asked = storm(down.clone(), None);
     let while_down = asked.iter().filter(|at| down.contains(at)).count();

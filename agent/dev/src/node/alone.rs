@@ -29,7 +29,10 @@ impl Node {
     pub async fn restart_csi_alone(&mut self) -> Result<(), NodeError> {
         self.csi.kill().await?;
         self.csi = Running::start(csi_program(&self.machine, &self.settings)).await?;
-        self.kubelet.register(START_DEADLINE).await?;
+        tokio::select! {
+            registered = self.kubelet.register(START_DEADLINE) => { registered?; }
+            ended = self.csi.line("its registration", START_DEADLINE, |_| false) => { ended?; }
+        }
         Ok(())
     }
 }

@@ -61,8 +61,7 @@ impl State {
     }
 
     fn list_root(&self) -> Vec<Entry> {
-        let current = Target::DataLink(self.current.generation());
-        let mut entries = vec![self.entry(FIRST_COOKIE, DATA_LINK, &current)];
+        let mut entries = vec![self.entry(FIRST_COOKIE, DATA_LINK, &self.data_link())];
         if let Some(generation) = self.staged_as(|staged| staged.link) {
             let target = Target::DataLink(generation);
             entries.push(self.entry(FIRST_COOKIE + 1, NEW_DATA_LINK, &target));

@@ -14,7 +14,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use sotto_core::snapshot::{Generation, Inode, Snapshot};
+use sotto_core::snapshot::{Generation, Inode, ROOT_INODE, Snapshot};
 
 use super::Tree;
 use super::error::StageError;
@@ -54,6 +54,17 @@ impl Tree {
         }
         drop(state);
         tree
+    }
+
+    /// The former server ended while the kernel turned from `before` to the current one: until the rename comes,
+    /// once more or for the first time, or [`Self::settle`], whoever looks `..data` up is led to `before`.
+    pub fn unsettle(&self, before: Generation) {
+        self.write().unsettled = Some(before);
+    }
+
+    /// The kernel has turned to the current one for certain.
+    pub fn settle(&self) {
+        self.write().unsettled = None;
     }
 
     /// Layouts that [`Self::restore`] needs as `followed`.
@@ -123,9 +134,13 @@ impl Tree {
             return Vec::new();
         }
         let Some(held) = state.held.get_mut(&generation) else { return Vec::new() };
-        let inodes = held.layout.inodes().collect();
+        let mut inodes: Vec<_> = held.layout.inodes().collect();
         if matches!(held.values, Values::Own(_)) {
             held.values = Values::Gone;
+            if held.is_in_root() {
+                // The kernel keeps its listing, in which the generation still is.
+                inodes.push(ROOT_INODE);
+            }
         }
         state.prune();
         inodes
@@ -180,6 +195,7 @@ impl Tree {
 impl State {
     /// The staged generation becomes the current one.
     pub(super) fn commit(&mut self) {
+        self.unsettled = None;
         let Some(staged) = self.staged.take() else { return };
         self.held.insert(staged.snapshot.generation(), Held::new(&staged.snapshot));
         self.current = staged.snapshot;

@@ -64,7 +64,7 @@ impl Held {
         }
     }
 
-    fn is_in_root(&self) -> bool {
+    pub(super) fn is_in_root(&self) -> bool {
         matches!(self.place, Place::Shown | Place::Leaving)
     }
 }
@@ -90,6 +90,9 @@ pub(super) struct State {
     /// Has the current one.
     pub(super) held: BTreeMap<Generation, Held>,
     pub(super) staged: Option<Staged>,
+    /// What `..data` is looked up as while nobody knows whether the kernel has turned to the current one. A name
+    /// that is its own target already is not renamed, and no watcher hears of it.
+    pub(super) unsettled: Option<Generation>,
     /// Names in the root that are links into `..data`.
     pub(super) links: BTreeMap<String, Inode>,
     pub(super) refusals: Refusals,
@@ -201,7 +204,7 @@ impl State {
 
     fn lookup_in_root(&self, name: &str) -> Result<Target, TreeError> {
         if name == DATA_LINK {
-            return Ok(Target::DataLink(self.current.generation()));
+            return Ok(self.data_link());
         }
         if name == HIDDEN_NAME {
             return Ok(Target::Hidden);
@@ -218,6 +221,13 @@ impl State {
         }
         let known = self.links.contains_key(name);
         known.then(|| Target::Link(name.to_owned())).ok_or(TreeError::NotFound)
+    }
+
+    /// What `..data` is for who asks anew.
+    pub(super) fn data_link(&self) -> Target {
+        let is_there = |before: &Generation| self.held.get(before).is_some_and(Held::is_in_root);
+        let before = self.unsettled.filter(is_there);
+        Target::DataLink(before.unwrap_or_else(|| self.current.generation()))
     }
 
     fn directory_of(&self, generation: Generation) -> Result<Target, TreeError> {

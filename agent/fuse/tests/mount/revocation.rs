@@ -5,7 +5,7 @@ use std::os::unix::process::ExitStatusExt;
 
 use sotto_core::audit::Decision;
 use sotto_core::names::ObjectPath;
-use sotto_core::snapshot::Inode;
+use sotto_core::snapshot::{Generation, Inode};
 use sotto_fuse::Refusal;
 
 use super::child::{Part, read_open};
@@ -83,6 +83,21 @@ fn a_mapping_of_what_is_not_refused_stays() {
     child.ready();
     invalidate(&volume, volume.tree.refuse(&object(), Refusal::Denied));
     assert!(child.go_on().success());
+}
+
+#[test]
+fn a_generation_whose_values_went_is_no_longer_listed() {
+    let volume = Volume::new(&[("a", b"xyz")]);
+    volume.rotate(snapshot(2, &[("a", b"new")]));
+    let names = || {
+        let entries = std::fs::read_dir(volume.path("")).unwrap();
+        let mut names: Vec<_> = entries.map(|entry| entry.unwrap().file_name()).collect();
+        names.sort();
+        names
+    };
+    assert_eq!(names(), ["..1", "..2", "..data", "a"]);
+    invalidate(&volume, volume.tree.wipe(Generation::FIRST));
+    assert_eq!(names(), ["..2", "..data", "a"]);
 }
 
 #[test]

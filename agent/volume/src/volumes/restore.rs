@@ -137,6 +137,9 @@ fn held(
         Some(Layout::restore(Generation::new(layout.generation)?, layout.paths.clone()))
     });
     let tree = Tree::restore(Arc::clone(&current), generations.clone(), followed.collect());
+    if let Some(before) = &before {
+        tree.unsettle(before.generation());
+    }
     for path in &left.refused {
         let path = ObjectPath::parse(path).map_err(|_| RestoreError::Wrong("object"))?;
         tree.refuse(&path, Refusal::Denied);

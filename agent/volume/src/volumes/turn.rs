@@ -64,6 +64,7 @@ impl Turn {
         let left = *self.left.get_or_insert(old.generation());
         if self.again_from.is_some() {
             mount.driver.rotate(request(&mount.volume, &old, &next)).await?;
+            mount.tree.settle();
             self.again_from = None;
         } else if old.generation() != next.generation() {
             let early = mount.tree.stage(Arc::clone(&next))?;

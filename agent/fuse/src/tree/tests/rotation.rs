@@ -241,6 +241,33 @@ fn a_later_server_knows_the_same_inodes() {
 }
 
 #[test]
+fn a_later_server_lets_a_half_made_rotation_be_renamed_and_heard_of() {
+    let (before, current) = (snapshot(1, &[("a", "old")]), snapshot(2, &[("a", "new")]));
+    let half = || {
+        let tree = Tree::restore(Arc::clone(&current), vec![Arc::clone(&before)], Vec::new());
+        tree.unsettle(generation(1));
+        tree
+    };
+    let tree = half();
+    let made = tree.make_link(ROOT_USER, ROOT_INODE, "..data_tmp", "..2").unwrap();
+    let replaced = walk(&tree, "..data").unwrap().inode;
+    assert_ne!(replaced, made.inode, "the kernel renames nothing over itself");
+    assert_eq!(content(&tree, "..data/a").unwrap(), "old");
+    assert_eq!(tree.read_link(made.inode).unwrap(), "..2", "it may have turned already");
+    tree.rename(ROOT_USER, (ROOT_INODE, "..data_tmp"), (ROOT_INODE, "..data")).unwrap();
+    assert_eq!(walk(&tree, "..data").unwrap().inode, made.inode);
+
+    let tree = half();
+    tree.settle();
+    assert_eq!(content(&tree, "..data/a").unwrap(), "new");
+
+    let tree = half();
+    tree.retire(generation(1));
+    tree.remove_directory(ROOT_USER, ROOT_INODE, "..1").unwrap();
+    assert_eq!(content(&tree, "..data/a").unwrap(), "new", "there is no other");
+}
+
+#[test]
 fn names_of_at_most_sixty_four_generations_are_kept() {
     let tree = Tree::new(snapshot(1, &[("a", "1")]));
     for number in 2..200 {

@@ -23,6 +23,11 @@ async fn leased(most: Duration, token: Option<Term>) -> (Fixture, Kernel) {
     (fixture, kernel)
 }
 
+fn renewals(fixture: &Fixture, result: &str) -> u64 {
+    let name = format!("sotto_lease_renewals_total{{store=\"main\",result=\"{result}\"}}");
+    fixture.metric(&name)
+}
+
 async fn generation(fixture: &Fixture) -> u64 {
     fixture.prepare("csi-1").await.unwrap().generation
 }
@@ -32,6 +37,7 @@ async fn a_lease_is_renewed_over_three_periods_with_one_request_each() {
     let (fixture, _kernel) = leased(YEAR, None).await;
     tokio::time::sleep(130 * MINUTE).await;
     assert_eq!(fixture.store.prolonged(), (3, 0, 0));
+    assert_eq!(renewals(&fixture, "ok"), 3);
     assert_eq!(fixture.store.counts(), (1, 1, 0), "nothing was read anew");
     assert_eq!(generation(&fixture).await, 1);
 }
@@ -55,6 +61,7 @@ async fn a_renewal_that_fails_is_tried_again_until_it_is_read_anew_in_time() {
     tokio::time::sleep(48 * MINUTE).await;
     let tries = fixture.store.prolonged().0;
     assert!((10..60).contains(&tries), "{tries} in ten minutes");
+    assert_eq!((renewals(&fixture, "failed"), renewals(&fixture, "ok")), (tries as u64, 0));
     assert_eq!(fixture.store.counts().1, 1);
     tokio::time::sleep(3 * MINUTE).await;
     assert_eq!(fixture.store.counts().1, 2, "ten minutes before its end");
@@ -66,6 +73,7 @@ async fn a_lease_that_the_store_no_longer_knows_is_read_anew_at_once() {
     *fixture.store.refuse_renewal.lock().unwrap() = Some(StoreError::NoSuchLease { store: main() });
     tokio::time::sleep(44 * MINUTE).await;
     assert_eq!((fixture.store.prolonged().0, fixture.store.counts().1), (1, 2));
+    assert_eq!(renewals(&fixture, "gone"), 1);
 }
 
 #[tokio::test(start_paused = true)]
