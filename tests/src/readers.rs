@@ -7,6 +7,7 @@ use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -72,6 +73,8 @@ pub struct Readers {
     stop: Arc<AtomicBool>,
     seen: Arc<Seen>,
     threads: Vec<JoinHandle<()>>,
+    /// Disconnected once all of them have ended.
+    ends: Receiver<()>,
 }
 
 impl Readers {
@@ -81,11 +84,14 @@ impl Readers {
         let (stop, seen) = (Arc::new(AtomicBool::new(false)), Arc::<Seen>::default());
         let files = Arc::new(files);
         let mut started = Vec::new();
+        let (end, ends): (Sender<()>, _) = channel();
         for number in 0..threads {
             let (stop, seen, files) = (Arc::clone(&stop), Arc::clone(&seen), Arc::clone(&files));
             let kept = files[number % files.len()].clone();
             let open = File::open(&kept)?;
+            let end = end.clone();
             started.push(std::thread::spawn(move || {
+                let _end = end;
                 let mut at = number;
                 while !stop.load(Ordering::Relaxed) {
                     let file = &files[at % files.len()];
@@ -102,7 +108,7 @@ impl Readers {
                 }
             }));
         }
-        Ok(Self { stop, seen, threads: started })
+        Ok(Self { stop, seen, threads: started, ends })
     }
 
     /// What they have seen so far.
@@ -125,17 +131,14 @@ impl Readers {
     /// A reader did.
     pub fn stop(self) -> Arc<Seen> {
         self.stop.store(true, Ordering::Relaxed);
-        let end = Instant::now() + PATIENCE;
+        let waited = self.ends.recv_timeout(PATIENCE);
+        if !matches!(waited, Err(RecvTimeoutError::Disconnected)) {
+            let hangs = format!("a reader hangs for {PATIENCE:?}");
+            self.seen.failures.lock().unwrap_or_else(PoisonError::into_inner).push(hangs);
+            return self.seen;
+        }
         for thread in self.threads {
-            while !thread.is_finished() && Instant::now() < end {
-                std::thread::sleep(Duration::from_millis(5));
-            }
-            if thread.is_finished() {
-                thread.join().expect("a reader doesn't panic");
-            } else {
-                let hangs = format!("a reader hangs for {PATIENCE:?}");
-                self.seen.failures.lock().unwrap_or_else(PoisonError::into_inner).push(hangs);
-            }
+            thread.join().expect("a reader doesn't panic");
         }
         self.seen
     }

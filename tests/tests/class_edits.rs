@@ -1,5 +1,4 @@
 //! A SecretProviderClass that is edited while pods have its volumes: they turn to what it says at their next refresh.
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking, in its helpers too")]
 
 use std::path::{Path, PathBuf};
 

@@ -1,5 +1,4 @@
 //! Rolling updates: the DaemonSets' surge and their order, played with real processes while applications read.
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking, in its helpers too")]
 
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Sender, channel};
 use std::time::{Duration, Instant};
 
 use super::{Readers, Seen};
@@ -24,11 +25,14 @@ impl Readers {
     ) -> std::io::Result<Self> {
         let (stop, seen) = (Arc::new(AtomicBool::new(false)), Arc::<Seen>::default());
         let mut started = Vec::new();
+        let (end, ends) = channel();
         for number in 0..threads {
             let (stop, seen) = (Arc::clone(&stop), Arc::clone(&seen));
             let target = targets[number % targets.len()].clone();
             let thread = std::thread::Builder::new().stack_size(STACK);
+            let end: Sender<()> = end.clone();
             started.push(thread.spawn(move || {
+                let _end = end;
                 while !stop.load(Ordering::Relaxed) {
                     let begun = Instant::now();
                     let read = pair(&target, names);
@@ -38,7 +42,7 @@ impl Readers {
                 }
             })?);
         }
-        Ok(Self { stop, seen, threads: started })
+        Ok(Self { stop, seen, threads: started, ends })
     }
 }
 
