@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use anyhow::Context;
 use serde_json::json;
 use sotto_dev::kubelet::Pod;
 use sotto_dev::store::{DevStore, Operation};
@@ -88,7 +89,8 @@ async fn an_edit_that_cannot_be_served_changes_nothing() -> anyhow::Result<()> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn another_role_is_logged_in_with_and_the_old_login_revoked() -> anyhow::Result<()> {
     let (scene, pod, target) = scene(PASSWORD).await?;
-    scene.store().put_role("jwt", "other", scene.store().role("jwt", "payments").unwrap());
+    let role = scene.store().role("jwt", "payments").context("the role")?;
+    scene.store().put_role("jwt", "other", role);
     scene.class_with("db", json!({"roleName": "other", "objects": PASSWORD}))?;
     turned_to(&target, "..2").await?;
     assert_eq!(scene.store().count(Operation::Login), 2);
@@ -98,4 +100,19 @@ async fn another_role_is_logged_in_with_and_the_old_login_revoked() -> anyhow::R
     assert_eq!(read(target.join("password")).await?, "p-1");
     scene.stop(&pod).await?;
     until("the end of the other", || scene.store().tokens() == 0).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_edit_whose_login_is_good_for_nothing_leaves_no_login_behind() -> anyhow::Result<()> {
+    let (scene, pod, target) = scene(PASSWORD).await?;
+    let role = scene.store().role("jwt", "payments").context("the role")?;
+    scene.store().put_role("jwt", "other", role);
+    let missing = PASSWORD.replace("/db,", "/none,");
+    scene.class_with("db", json!({"roleName": "other", "objects": missing}))?;
+    // The first login, and those of two tries.
+    until("two tries", || scene.store().count(Operation::Login) >= 3).await?;
+    until("the end of their logins", || scene.store().tokens() == 1).await?;
+    assert_eq!(read(target.join("password")).await?, "p-1");
+    scene.stop(&pod).await?;
+    until("the end of all", || scene.store().tokens() == 0).await
 }

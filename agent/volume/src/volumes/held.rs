@@ -16,6 +16,7 @@ use tokio::time::Instant;
 use super::counting::NotFresh;
 use super::demand::Demand;
 use super::gate::Place;
+use super::owner::FailedEdit;
 use super::turn::Turn;
 use super::turning::Turning;
 
@@ -60,6 +61,8 @@ pub(super) struct Held {
     pub(super) hidden: Vec<Generation>,
     /// The class was read for the refresh that is due.
     pub(super) has_class_seen: bool,
+    /// The class as it is now, if the volume can't follow it.
+    pub(super) failed_edit: Option<FailedEdit>,
     /// What is being turned to.
     pub(super) staged: Option<Arc<Snapshot>>,
     /// Who asked for a refresh.
@@ -96,6 +99,7 @@ impl Held {
             has_retired: false,
             hidden: Vec::new(),
             has_class_seen: false,
+            failed_edit: None,
             staged: None,
             demand: Demand::default(),
             place: None,
@@ -131,6 +135,7 @@ impl Held {
             has_retired: false,
             hidden,
             has_class_seen: false,
+            failed_edit: None,
             staged,
             demand: Demand::default(),
             place: None,

@@ -51,6 +51,7 @@ use asking::Attempt;
 use ending::Ending;
 pub(super) use leaving::{Restored, thread_name};
 use refresh::{Retired, Turned};
+pub(super) use replanning::FailedEdit;
 use replanning::Replanned;
 pub(super) use returning::Given;
 use returning::PodToken;

@@ -63,7 +63,7 @@ pub(super) fn token_not_taken(shared: &Shared, volume: &VolumeId, error: &Volume
 pub(super) fn class_edit_failed(shared: &Shared, spec: &VolumeSpec, error: &VolumeError) {
     let message = format!(
         "the SecretProviderClass was edited, and what it says now can't be served: {error}; the volume goes \
-         on as it was before, and tries again at its next refresh"
+         on as it was before, and tries again at a later refresh"
     );
     warn(shared, spec, CLASS_EDIT_FAILED, message);
 }

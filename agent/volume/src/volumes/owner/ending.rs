@@ -17,7 +17,7 @@ use super::super::error::VolumeError;
 use super::super::held::Held;
 use super::super::registry::Registered;
 use super::super::wipe::emptied;
-use super::{Command, Done, Owner, Reply, State, Versions};
+use super::{Command, Done, Owner, Reply, State, Versions, replanning};
 
 /// Why a volume ends.
 pub(super) enum Ending {
@@ -49,6 +49,13 @@ impl Owner {
         let (deadlines, volume) = (shared.services.deadlines, &spec.volume);
         tracing::debug!(%volume, "a volume ends");
         cancel.cancel();
+        if matches!(state, State::Serving { .. })
+            && let Some(orphan) = replanning::orphan(&mut work)
+        {
+            shared.services.drain.spawn(async move {
+                let _ = revoke(&orphan, deadlines.revoke).await;
+            });
+        }
         let (error, orphan, reply) = match ending {
             Ending::Failed(error, orphan) => (error, orphan, None),
             Ending::Released(reply) => {
@@ -150,7 +157,8 @@ async fn close(held: Held, deadline: Duration) {
     }
 }
 
-async fn revoke(session: &StoreSession, deadline: Duration) -> Result<(), String> {
+/// Revokes the token of a login; what is not revoked is logged.
+pub(super) async fn revoke(session: &StoreSession, deadline: Duration) -> Result<(), String> {
     let reason = match tokio::time::timeout(deadline, session.revoke()).await {
         Ok(Ok(())) => return Ok(()),
         Ok(Err(error)) => error.to_string(),

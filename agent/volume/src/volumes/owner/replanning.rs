@@ -8,12 +8,16 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use futures::stream::{FuturesUnordered, StreamExt};
 use sotto_core::audit::AuditAction;
 use sotto_core::class::SecretProviderClass;
 use sotto_core::names::ObjectPath;
 use sotto_core::secret::SecretString;
 use sotto_core::snapshot::Object;
 use sotto_store::{Lease, StoreSession, VolumePlan, grammar};
+use tokio::sync::oneshot;
 
 use super::super::error::VolumeError;
 use super::super::prepare::{fetched_objects, policy};
@@ -21,11 +25,40 @@ use super::super::report;
 use super::super::turn::Turn;
 use super::super::turning::Turning;
 use super::super::{Shared, request::VolumeSpec};
+use super::ending::revoke;
 use super::{Done, Owner, State};
 use crate::classes::ClassError;
 
-/// How long the whole of it may take.
+/// How long the fetch may take.
 const DEADLINE: Duration = Duration::from_secs(60);
+
+/// An edit is tried again after 1, 2, 4 ... refreshes, at most this many.
+const MOST_WAIT: u32 = 32;
+
+/// An edit that couldn't be followed. It may have read credentials beside what failed, and they are thrown away:
+/// so it is not tried at each refresh.
+pub(in super::super) struct FailedEdit {
+    class: Arc<SecretProviderClass>,
+    wait: u32,
+    left: u32,
+}
+
+impl FailedEdit {
+    fn after(before: Option<Self>, class: Arc<SecretProviderClass>) -> Self {
+        let before = before.filter(|it| *it.class == *class);
+        let wait = before.map_or(1, |it| it.wait.saturating_mul(2).min(MOST_WAIT));
+        Self { class, wait, left: wait }
+    }
+
+    /// Whether this refresh goes by without another try.
+    fn waits(&mut self, class: &SecretProviderClass) -> bool {
+        if *self.class != *class {
+            return false;
+        }
+        self.left = self.left.saturating_sub(1);
+        self.left > 0
+    }
+}
 
 /// What the volume shows from now on.
 pub(super) struct Replanned {
@@ -62,6 +95,9 @@ impl Owner {
                 tracing::debug!(volume = %self.spec.volume, %error, "the class is not read")
             }
             Ok(class) if *class == *held.class || held.pending.is_some() => {}
+            Ok(class)
+                if !held.demand.is_wanted()
+                    && held.failed_edit.as_mut().is_some_and(|it| it.waits(&class)) => {}
             Ok(class) => self.replan(class),
         }
     }
@@ -69,18 +105,22 @@ impl Owner {
     fn replan(&mut self, class: Arc<SecretProviderClass>) {
         let State::Serving { held } = &mut self.state else { return };
         held.is_busy = true;
+        held.failed_edit = Some(FailedEdit::after(held.failed_edit.take(), Arc::clone(&class)));
         let (shared, spec) = (Arc::clone(&self.shared), Arc::clone(&self.spec));
         let (old, session) = (Arc::clone(&held.plan), Arc::clone(&held.session));
         let token =
             self.pod_token.verified().map(|token| SecretString::new(token.expose().to_owned()));
+        let (told, outcome) = oneshot::channel();
+        // Not given up when the volume ends: the token that a login brings must be revoked.
+        self.shared.services.drain.spawn(async move {
+            let replanned = replanned(&shared, &spec, class, (&old, &session), token).await;
+            if let Err(Ok(Replanned { session: Some(orphan), .. })) = told.send(replanned) {
+                let _ = revoke(&orphan, shared.services.deadlines.revoke).await;
+            }
+        });
         self.work.push(Box::pin(async move {
-            let replanned = replanned(&shared, &spec, class, (&old, &session), token);
-            let replanned = tokio::time::timeout(DEADLINE, replanned).await;
-            let late = || VolumeError::Deadline {
-                what: "the class was edited, and its secrets were not fetched",
-                deadline: DEADLINE,
-            };
-            Done::Replanned(Box::new(replanned.unwrap_or_else(|_| Err(late()))))
+            let ended = |_| Err(VolumeError::ShuttingDown);
+            Done::Replanned(Box::new(outcome.await.unwrap_or_else(ended)))
         }));
     }
 
@@ -97,22 +137,20 @@ impl Owner {
         let next = match self.build(objects) {
             Ok(next) => next,
             Err(error) => {
+                if let Some(orphan) = session {
+                    revoke_later(&self.shared, Arc::new(orphan));
+                }
                 return report::class_edit_failed(&self.shared, &self.spec, &error.into());
             }
         };
         let State::Serving { held } = &mut self.state else { return };
         if let Some(session) = session {
             let old = std::mem::replace(&mut held.session, Arc::new(session));
-            let deadline = self.shared.services.deadlines.revoke;
-            self.shared.services.drain.spawn(async move {
-                if let Ok(Err(error)) = tokio::time::timeout(deadline, old.revoke()).await {
-                    tracing::warn!(%error, "the login of a class before its edit was not revoked");
-                }
-            });
+            revoke_later(&self.shared, old);
         }
         let (policy, token) = (policy(&self.shared, &self.spec), held.session.token_life());
         held.turning = Turning::new(policy, &plan, leases, next.generation(), token);
-        (held.class, held.plan) = (class, Arc::new(plan));
+        (held.class, held.plan, held.failed_edit) = (class, Arc::new(plan), None);
         tracing::info!(volume = %self.spec.volume, "the class was edited: the volume turns to what it says now");
         self.turn(Turn { next: Some(next), heal: refused, open: true, ..Turn::default() });
     }
@@ -140,11 +178,51 @@ async fn replanned(
         let token = token.ok_or_else(|| VolumeError::NotReady(spec.volume.clone()))?;
         Some(store.login(&plan, &token).await.map_err(VolumeError::Login)?)
     };
-    let fetch = own.as_ref().unwrap_or(session).fetch(&plan).await;
+    match fetched(spec, &plan, own.as_ref().unwrap_or(session)).await {
+        Ok((objects, leases)) => {
+            let plan = plan.naming(&objects);
+            Ok(Replanned { class, plan, session: own, objects, leases })
+        }
+        Err(error) => {
+            if let Some(orphan) = own {
+                let _ = revoke(&orphan, shared.services.deadlines.revoke).await;
+            }
+            Err(error)
+        }
+    }
+}
+
+async fn fetched(
+    spec: &VolumeSpec,
+    plan: &VolumePlan,
+    session: &StoreSession,
+) -> Result<(Vec<Object>, Vec<Lease>), VolumeError> {
+    let late = |_| VolumeError::Deadline {
+        what: "the class was edited, and its secrets were not fetched",
+        deadline: DEADLINE,
+    };
+    let fetch = tokio::time::timeout(DEADLINE, session.fetch(plan)).await.map_err(late)?;
     let leases = fetch.leases.clone();
-    let objects = fetched_objects(spec, &plan, fetch)?;
-    let plan = plan.naming(&objects);
-    Ok(Replanned { class, plan, session: own, objects, leases })
+    Ok((fetched_objects(spec, plan, fetch)?, leases))
+}
+
+fn revoke_later(shared: &Shared, session: Arc<StoreSession>) {
+    let deadline = shared.services.deadlines.revoke;
+    shared.services.drain.spawn(async move {
+        let _ = revoke(&session, deadline).await;
+    });
+}
+
+/// The login of an edit that was done when its volume ended, and not yet turned to.
+pub(super) fn orphan(
+    work: &mut FuturesUnordered<BoxFuture<'static, Done>>,
+) -> Option<StoreSession> {
+    while let Some(Some(done)) = work.next().now_or_never() {
+        if let Done::Replanned(replanned) = done {
+            return replanned.ok().and_then(|it| it.session);
+        }
+    }
+    None
 }
 
 /// Whether the login of one plan is good for the other.
