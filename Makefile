@@ -4,7 +4,7 @@ SHELL := /bin/bash
 CARGO ?= cargo
 ARGS ?=
 
-.PHONY: help demo build test tools sanity check bench-memory clean
+.PHONY: help demo build test tools sanity check bench-memory bench-rotation clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 16
@@ -33,9 +33,13 @@ check: ## format, lints, documentation, architecture, licences and advisories
 	@tests/tools/check-dependencies
 	@tests/tools/check-manifests
 
-bench-memory: ## resident memory, threads and fds of sotto-node at 10, 100 and 250 volumes
+bench-memory: ## resident memory, threads and fds of sotto-node (supervisor and worker) at 10, 100 and 250 volumes
 	$(CARGO) build --locked --workspace --bins --profile ci
 	@tests/tools/with-mounts $(CARGO) bench --locked -p sotto-tests --bench node_memory --profile ci
+
+bench-rotation: tools ## Sotto beside `bao agent`: write to file, CPU, memory with 1 and 50 secrets
+	$(CARGO) build --locked -p sotto-csi -p sotto-node --bins --profile ci
+	@tests/tools/with-mounts $(CARGO) bench --locked -p sotto-tests --bench rotation --profile ci
 
 clean: ## remove what was built and the tools
 	$(CARGO) clean

@@ -1,12 +1,12 @@
-//! What a volume costs sotto-node: resident memory, threads and file descriptors with 10, 100 and 250
-//! volumes of five secrets, each of a pod of its own, and when all are gone again. `make bench-memory`.
+//! What a volume costs sotto-node, its supervisor and its worker together: resident memory, threads and file
+//! descriptors with 10, 100 and 250 volumes of five secrets, each of a pod of its own, and when all are gone
+//! again. `make bench-memory`.
 //!
 //! Exits 1 if the cost doesn't grow with the number of volumes in a straight line, if a volume costs more
-//! than a mebibyte (with glibc's thresholds left alone it is 6.8 MB), or if threads or descriptors don't
-//! come back. The judgement is tried on made-up measurements first.
+//! than a mebibyte (with glibc's thresholds left alone it is 6.8 MB), one thread or three descriptors, or if
+//! threads or descriptors don't come back. The judgement is tried on made-up measurements first.
 
 use std::fmt::{Display, Write as _};
-use std::io;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -16,13 +16,18 @@ use sotto_dev::kubelet::Pod;
 use sotto_dev::store::DevStore;
 use sotto_tests::files;
 use sotto_tests::scene::Scene;
+use sotto_tests::usage::Usage;
 
 /// Volumes at which it is measured.
 const STEPS: [usize; 3] = [10, 100, 250];
 /// Secrets of a volume, each with a path of its own in the store.
 const SECRETS: usize = 5;
-/// Threads that a volume may add; the runtime's own come and go.
+/// Threads that a volume may add: one, of the worker. The runtime's own come and go.
 const THREADS_A_VOLUME: f64 = 1.05;
+/// Descriptors that a volume may add: the worker's connection; the supervisor's dup of it and its keep of the values.
+const FDS_A_VOLUME: f64 = 3.0;
+/// A socket that is open while it is counted, shared out among the volumes.
+const FDS_BESIDES: f64 = 0.1;
 /// Most that a volume may add to the resident memory, KiB.
 const MOST_A_VOLUME: f64 = 1024.0;
 /// How much dearer a volume may be between the last two steps than between the first two.
@@ -65,8 +70,10 @@ fn enough_files() -> anyhow::Result<()> {
 
 async fn measure() -> anyhow::Result<Series> {
     let scene = Scene::embedded().await?;
+    // With all below it.
     let agent = scene.node().agent().pid();
-    let cold = Sample::of(agent)?;
+    scene.node().worker().context("sotto-node has no worker that could be measured")?;
+    let cold = Usage::of(&[agent])?;
     write_secrets(&scene).await?;
     // The first volume pages code in and opens the connection to the store.
     let first = publish(&scene, 0).await?;
@@ -77,12 +84,12 @@ async fn measure() -> anyhow::Result<Series> {
         while pods.len() < volumes {
             pods.push(publish(&scene, pods.len() + 1).await?);
         }
-        *step = Sample::of(agent)?;
+        *step = Usage::of(&[agent])?;
     }
     for pod in &pods {
         scene.stop(pod).await?;
     }
-    let returned = |now: &Sample| now.threads <= start.threads && now.fds <= start.fds;
+    let returned = |now: &Usage| now.threads <= start.threads && now.fds <= start.fds;
     Ok(Series { cold, start, steps, end: settled(agent, returned).await? })
 }
 
@@ -113,70 +120,34 @@ async fn publish(scene: &Scene<DevStore>, number: usize) -> anyhow::Result<Pod> 
     Ok(pod)
 }
 
-/// The first sample that satisfies the condition, or the last one before the deadline.
-async fn settled(pid: u32, condition: impl Fn(&Sample) -> bool) -> anyhow::Result<Sample> {
+/// The first measurement that satisfies the condition, or the last one before the deadline.
+async fn settled(pid: u32, condition: impl Fn(&Usage) -> bool) -> anyhow::Result<Usage> {
     let give_up = tokio::time::Instant::now() + SETTLE_DEADLINE;
     loop {
-        let sample = Sample::of(pid)?;
-        if condition(&sample) || tokio::time::Instant::now() > give_up {
-            return Ok(sample);
+        let usage = Usage::of(&[pid])?;
+        if condition(&usage) || tokio::time::Instant::now() > give_up {
+            return Ok(usage);
         }
         tokio::time::sleep(POLL).await;
     }
-}
-
-/// What a process uses at one moment.
-#[derive(Clone, Copy)]
-struct Sample {
-    rss_kib: u64,
-    /// Shared pages counted by their share; `None` where the kernel doesn't tell.
-    pss_kib: Option<u64>,
-    threads: u64,
-    fds: u64,
-}
-
-impl Sample {
-    fn of(pid: u32) -> anyhow::Result<Self> {
-        let status = std::fs::read_to_string(format!("/proc/{pid}/status"))
-            .context("sotto-node has ended")?;
-        // Exact, where `status` may be off by some pages a CPU.
-        let rollup = std::fs::read_to_string(format!("/proc/{pid}/smaps_rollup"));
-        let rollup = rollup.unwrap_or_default();
-        let rss_kib = field(&rollup, "Rss:").or_else(|| field(&status, "VmRSS:"));
-        let open = std::fs::read_dir(format!("/proc/{pid}/fd"))
-            .context("sotto-node's descriptors can't be listed: root is needed")?
-            .collect::<io::Result<Vec<_>>>()?;
-        Ok(Self {
-            rss_kib: rss_kib.context("no resident memory in /proc")?,
-            pss_kib: field(&rollup, "Pss:"),
-            threads: field(&status, "Threads:").context("no threads in /proc")?,
-            fds: open.len() as u64,
-        })
-    }
-}
-
-/// The number of a line such as `Pss:   1234 kB`.
-fn field(text: &str, name: &str) -> Option<u64> {
-    let rest = text.lines().find_map(|line| line.strip_prefix(name))?;
-    rest.split_whitespace().next()?.parse().ok()
 }
 
 /// All that was measured.
 #[derive(Clone, Copy)]
 struct Series {
     /// Before any volume.
-    cold: Sample,
+    cold: Usage,
     /// After a first volume came and went.
-    start: Sample,
+    start: Usage,
     /// At each of [`STEPS`].
-    steps: [Sample; STEPS.len()],
+    steps: [Usage; STEPS.len()],
     /// When every volume is gone.
-    end: Sample,
+    end: Usage,
 }
 
 impl Series {
     /// What a volume adds from one step to the next.
-    fn slopes(&self, value: impl Fn(&Sample) -> f64) -> [f64; 2] {
+    fn slopes(&self, value: impl Fn(&Usage) -> f64) -> [f64; 2] {
         [0, 1].map(|at| {
             let volumes = (STEPS[at + 1] - STEPS[at]) as f64;
             (value(&self.steps[at + 1]) - value(&self.steps[at])) / volumes
@@ -203,6 +174,11 @@ impl Series {
         {
             faults.push(format!("a volume costs {threads:.2} threads, more than one"));
         }
+        if let Some(fds) =
+            self.slopes(|it| it.fds as f64).into_iter().find(|it| *it > FDS_A_VOLUME + FDS_BESIDES)
+        {
+            faults.push(format!("a volume costs {fds:.2} descriptors, more than {FDS_A_VOLUME}"));
+        }
         for (what, before, after) in [
             ("threads", self.cold.threads.min(self.start.threads), self.end.threads),
             ("descriptors", self.start.fds, self.end.fds),
@@ -216,15 +192,17 @@ impl Series {
 
     fn table(&self) -> String {
         let build = if cfg!(debug_assertions) { "development build, " } else { "" };
-        let mut text = format!("sotto-node, {build}volumes of {SECRETS} secrets, one a pod\n");
+        let mut text = format!(
+            "sotto-node (supervisor and worker), {build}volumes of {SECRETS} secrets, one a pod\n"
+        );
         let head = ["volumes", "RSS KiB", "PSS KiB", "threads", "fds"].map(str::to_owned);
         row(&mut text, "", head);
-        sample_row(&mut text, "started", 0, &self.cold);
-        sample_row(&mut text, "start: one came and went", 0, &self.start);
-        for (volumes, sample) in STEPS.iter().zip(&self.steps) {
-            sample_row(&mut text, "", *volumes, sample);
+        usage_row(&mut text, "started", 0, &self.cold);
+        usage_row(&mut text, "start: one came and went", 0, &self.start);
+        for (volumes, usage) in STEPS.iter().zip(&self.steps) {
+            usage_row(&mut text, "", *volumes, usage);
         }
-        sample_row(&mut text, "all unpublished", 0, &self.end);
+        usage_row(&mut text, "all unpublished", 0, &self.end);
         let rss = self.slopes(|it| it.rss_kib as f64);
         let pss = self.slopes(|it| it.pss_kib.unwrap_or_default() as f64);
         let threads = self.slopes(|it| it.threads as f64);
@@ -247,9 +225,9 @@ impl Series {
     }
 }
 
-fn sample_row(text: &mut String, label: &str, volumes: usize, sample: &Sample) {
-    let pss = sample.pss_kib.map_or_else(|| "-".to_owned(), |it| it.to_string());
-    let Sample { rss_kib, threads, fds, .. } = sample;
+fn usage_row(text: &mut String, label: &str, volumes: usize, usage: &Usage) {
+    let pss = usage.pss_kib.map_or_else(|| "-".to_owned(), |it| it.to_string());
+    let Usage { rss_kib, threads, fds, .. } = usage;
     let cells =
         [volumes.to_string(), rss_kib.to_string(), pss, threads.to_string(), fds.to_string()];
     row(text, label, cells);
@@ -267,7 +245,8 @@ fn row(text: &mut String, label: &str, cells: [String; 5]) {
 fn the_judge_sees_each_fault() -> anyhow::Result<()> {
     let of = |volumes: u64, kib: u64| {
         let rss_kib = 10_000 + kib;
-        Sample { rss_kib, pss_kib: None, threads: 6 + volumes, fds: 20 + 3 * volumes }
+        let (threads, fds) = (6 + volumes, 20 + FDS_A_VOLUME as u64 * volumes);
+        Usage { rss_kib, pss_kib: None, threads, fds, ..Usage::default() }
     };
     let grown = |cost: fn(u64) -> u64| Series {
         cold: of(0, 0),
@@ -277,7 +256,9 @@ fn the_judge_sees_each_fault() -> anyhow::Result<()> {
     };
     let sound = grown(|volumes| 40 * volumes);
     ensure!(sound.faults().is_empty(), "a sound series is refused: {:?}", sound.faults());
-    let (mut thread_left, mut fd_left, mut two_threads) = (sound, sound, sound);
+    let (mut thread_left, mut fd_left) = (sound, sound);
+    let (mut two_threads, mut more_fds) = (sound, sound);
+    more_fds.steps.iter_mut().zip(STEPS).for_each(|(it, volumes)| it.fds += volumes as u64);
     two_threads.steps.iter_mut().zip(STEPS).for_each(|(it, volumes)| it.threads += volumes as u64);
     thread_left.end.threads += 1;
     fd_left.end.fds += 1;
@@ -285,6 +266,7 @@ fn the_judge_sees_each_fault() -> anyhow::Result<()> {
         ("glibc's trap", grown(|volumes| 6_640 * volumes)),
         ("a cost that grows with the number of volumes", grown(|volumes| volumes * volumes)),
         ("a second thread a volume", two_threads),
+        ("a fourth descriptor a volume", more_fds),
         ("a thread that is left", thread_left),
         ("a descriptor that is left", fd_left),
     ] {

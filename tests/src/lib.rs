@@ -12,6 +12,7 @@ pub mod readers;
 pub mod scene;
 pub mod served;
 pub mod table;
+pub mod usage;
 pub mod wait;
 
 /// Runs one scenario on the embedded store and on a real OpenBao server, as two tests.

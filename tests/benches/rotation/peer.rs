@@ -1,0 +1,128 @@
+//! The peer: `bao agent` beside the same store, as its users run it in a sidecar: jwt auto-auth, mutual TLS, one
+//! template a secret, files on a tmpfs.
+//!
+//! Invariant: it and its files end with it.
+
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, ensure};
+use sotto_dev::bao::Bao;
+use sotto_dev::issuer::PodTokenSpec;
+use sotto_dev::pki;
+use sotto_dev::process::{Program, Running};
+use sotto_dev::store::ROLE;
+use sotto_dev::test_store::{StoreAccess, TestStore};
+use sotto_tests::scene::Scene;
+use tempfile::TempDir;
+
+/// A tmpfs on every Linux.
+const TMPFS: &str = "/dev/shm";
+const START_DEADLINE: Duration = Duration::from_secs(30);
+const START_POLL: Duration = Duration::from_millis(20);
+const TOKEN_LIFE: Duration = Duration::from_secs(3600);
+
+/// A running agent.
+pub(crate) struct Peer {
+    process: Running,
+    directory: TempDir,
+}
+
+impl Peer {
+    /// Starts one whose `secrets` files show the secrets below `payments/<account>`, and waits for all of them.
+    pub(crate) async fn start(
+        scene: &Scene<Bao>,
+        account: &str,
+        secrets: usize,
+    ) -> anyhow::Result<Self> {
+        let directory = tempfile::Builder::new().prefix("sotto-peer-").tempdir_in(TMPFS)?;
+        let at = directory.path();
+        let mut token = PodTokenSpec::new("payments", account, "peer-0", "node-1");
+        token.lifetime = TOKEN_LIFE;
+        pki::write_file(&at.join("token"), &scene.issuer().mint(&token), 0o600)?;
+        let config = at.join("agent.hcl");
+        let text = configuration(scene.store().access(), at, account, secrets);
+        pki::write_file(&config, &text, 0o600)?;
+        std::fs::create_dir(at.join("files"))?;
+        let arguments = ["agent".to_owned(), format!("-config={}", config.display())];
+        let program = Program::new("bao agent", Bao::installed_at()).arguments(arguments);
+        let peer = Self { process: Running::start(program).await?, directory };
+        peer.rendered(secrets).await?;
+        Ok(peer)
+    }
+
+    /// Where its files are.
+    pub(crate) fn files(&self) -> PathBuf {
+        self.directory.path().join("files")
+    }
+
+    /// Its process.
+    pub(crate) fn pid(&self) -> u32 {
+        self.process.pid()
+    }
+
+    /// Ends it.
+    pub(crate) async fn end(self) -> anyhow::Result<()> {
+        self.process.end().await.map(drop).context("bao agent does not end")
+    }
+
+    async fn rendered(&self, secrets: usize) -> anyhow::Result<()> {
+        let all = async {
+            while !(0..secrets).all(|it| self.files().join(format!("s{it}")).is_file()) {
+                tokio::time::sleep(START_POLL).await;
+            }
+        };
+        let in_time = tokio::time::timeout(START_DEADLINE, all).await.is_ok();
+        ensure!(
+            in_time,
+            "bao agent renders nothing; its last lines:\n{}",
+            self.process.log().tail()
+        );
+        Ok(())
+    }
+}
+
+/// HCL, one attribute a line (it misreads several on one line).
+fn configuration(store: &StoreAccess, at: &Path, account: &str, secrets: usize) -> String {
+    let (url, at) = (store.url(), at.display());
+    let (ca, certificate, key) =
+        (store.ca().display(), store.client.certificate.display(), store.client.key.display());
+    let mut text = format!(
+        r#"vault {{
+  address     = "{url}"
+  ca_cert     = "{ca}"
+  client_cert = "{certificate}"
+  client_key  = "{key}"
+}}
+auto_auth {{
+  method "jwt" {{
+    mount_path = "auth/jwt"
+    config = {{
+      path                      = "{at}/token"
+      role                      = "{ROLE}"
+      remove_jwt_after_reading  = false
+    }}
+  }}
+}}
+template_config {{
+  static_secret_render_interval = "1s"
+  exit_on_retry_failure         = false
+}}
+"#
+    );
+    for secret in 0..secrets {
+        let path = format!("secret/data/payments/{account}/s{secret}");
+        let _ = write!(
+            text,
+            r#"template {{
+  destination          = "{at}/files/s{secret}"
+  perms                = "0400"
+  error_on_missing_key = true
+  contents             = "{{{{ with secret \"{path}\" }}}}{{{{ .Data.data.password }}}}{{{{ end }}}}"
+}}
+"#
+        );
+    }
+    text
+}
