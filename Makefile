@@ -3,8 +3,10 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 CARGO ?= cargo
 ARGS ?=
+ROW ?=
+MINUTES ?= 2
 
-.PHONY: help demo build test tools sanity check bench-memory bench-rotation clean
+.PHONY: help demo build test tools sanity faults soak check bench-memory bench-rotation clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 16
@@ -24,6 +26,12 @@ test: tools build ## unit, property and end-to-end tests, the latter against a r
 sanity: build ## the CSI specification's own conformance suite against sotto-csi
 	@tests/tools/install-csi-sanity
 	@tests/tools/with-mounts tests/tools/sanity
+
+faults: tools build ## every fault and promise with real processes, as a table; ROW="3 6b", DURATION=60
+	@tests/tools/with-mounts $(CARGO) test --quiet --locked -p sotto-tests --test faults -- $(if $(ROW),$(ROW:%=--row=%),--all)
+
+soak: build ## publish, rotate, kill, unpublish at random; nothing may grow; MINUTES=30
+	@MINUTES=$(MINUTES) tests/tools/with-mounts $(CARGO) bench --quiet --locked -p sotto-tests --bench soak --profile dev
 
 check: ## format, lints, documentation, architecture, licences and advisories
 	$(CARGO) fmt --all --check

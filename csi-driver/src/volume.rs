@@ -69,6 +69,8 @@ pub struct Volume {
     pub init: Negotiated,
     /// What is done while nobody serves; locked while the connection is being given to an agent.
     pub(crate) silence: tokio::sync::Mutex<Silence>,
+    /// Held while a helper makes the file-system operations of a rotation: one at a time.
+    pub(crate) operations: Arc<tokio::sync::Mutex<()>>,
     state: Mutex<State>,
     is_ending: watch::Sender<bool>,
 }
@@ -120,6 +122,7 @@ impl Volume {
             spec,
             init,
             silence: tokio::sync::Mutex::default(),
+            operations: Arc::default(),
             state: Mutex::new(state),
             is_ending: watch::Sender::new(false),
         }

@@ -41,6 +41,8 @@ pub struct Served<S> {
     pub pods: Vec<Pod>,
     /// Their volumes.
     pub targets: Vec<PathBuf>,
+    /// Pods whose secret never changes, and their volumes.
+    pub fixed: Vec<(Pod, PathBuf)>,
     written: usize,
 }
 
@@ -54,7 +56,8 @@ impl<S: TestStore> Served<S> {
         volumes: usize,
         attributes: &[(&str, &str)],
     ) -> anyhow::Result<Self> {
-        let mut served = Self { scene, pods: Vec::new(), targets: Vec::new(), written: 0 };
+        let (pods, targets, fixed) = (Vec::new(), Vec::new(), Vec::new());
+        let mut served = Self { scene, pods, targets, fixed, written: 0 };
         served.write().await?;
         served.scene.class("pair", OBJECTS)?;
         served.pods = (0..volumes).map(|number| served.pod(number, attributes)).collect();
@@ -62,6 +65,38 @@ impl<S: TestStore> Served<S> {
         let published: Vec<_> = futures::stream::iter(published).buffered(PARALLEL).collect().await;
         served.targets = published.into_iter().collect::<anyhow::Result<_>>()?;
         Ok(served)
+    }
+
+    /// Publishes so many volumes more, of a secret that is [`value`] 0 for ever.
+    ///
+    /// # Errors
+    /// One isn't published.
+    pub async fn and_fixed(
+        mut self,
+        volumes: usize,
+        attributes: &[(&str, &str)],
+    ) -> anyhow::Result<Self> {
+        let (secret, fixed) = ("payments/checkout/fixed", value(0));
+        self.scene.write(secret, json!({"a": fixed, "b": fixed})).await?;
+        self.scene.class("fixed", &OBJECTS.replace(SECRET, secret))?;
+        for number in 0..volumes {
+            let mut pod = self.pod(number, attributes);
+            pod.name = format!("fixed-{number}");
+            pod.volumes[0].attributes.insert("secretProviderClass".to_owned(), "fixed".to_owned());
+            let target = self.scene.publish(&pod).await?;
+            self.fixed.push((pod, target));
+        }
+        Ok(self)
+    }
+
+    fn all_pods(&self) -> impl Iterator<Item = &Pod> {
+        self.pods.iter().chain(self.fixed.iter().map(|(pod, _)| pod))
+    }
+
+    /// The files that never change.
+    #[must_use]
+    pub fn fixed_files(&self) -> Vec<PathBuf> {
+        self.fixed.iter().flat_map(|(_, target)| NAMES.map(|name| target.join(name))).collect()
     }
 
     /// Another pod of the same kind, not published.
@@ -83,6 +118,12 @@ impl<S: TestStore> Served<S> {
         self.scene.write(SECRET, json!({"a": next, "b": next})).await?;
         self.written += 1;
         Ok(next)
+    }
+
+    /// The value that was written last.
+    #[must_use]
+    pub fn current(&self) -> String {
+        value(self.written)
     }
 
     /// Has the first volume turn to the next value; returns it.
@@ -125,7 +166,7 @@ impl<S: TestStore> Served<S> {
     pub async fn all_served(&self) -> anyhow::Result<()> {
         let kubelet = self.scene.kubelet();
         let served = async {
-            for pod in &self.pods {
+            for pod in self.all_pods() {
                 loop {
                     let stats = kubelet.stats(pod, &pod.volumes[0]).await;
                     let condition = stats.ok().and_then(|stats| stats.volume_condition);
@@ -149,7 +190,8 @@ impl<S: TestStore> Served<S> {
     pub async fn all_show(&self, value: &str) -> anyhow::Result<()> {
         let shown = async {
             for file in self.files() {
-                while files::read(file.clone()).await? != value {
+                let told = || format!("{}{}", file.display(), self.last_lines());
+                while files::read(file.clone()).await.with_context(told)? != value {
                     tokio::time::sleep(Duration::from_millis(20)).await;
                 }
             }
@@ -163,7 +205,8 @@ impl<S: TestStore> Served<S> {
     /// # Errors
     /// One isn't there.
     pub fn mounts(&self) -> anyhow::Result<Vec<String>> {
-        self.targets.iter().map(|target| files::mount_line(target)).collect()
+        let fixed = self.fixed.iter().map(|(_, target)| target);
+        self.targets.iter().chain(fixed).map(|target| files::mount_line(target)).collect()
     }
 
     /// Ends the readers: none has failed, and each value is one that was written.
@@ -184,7 +227,7 @@ impl<S: TestStore> Served<S> {
         let failures = seen.failures();
         anyhow::ensure!(failures.is_empty(), "reads failed: {failures:#?}{}", self.last_lines());
         anyhow::ensure!(seen.reads() > 0, "nobody read");
-        let written: Vec<String> = (1..=self.written).map(value).collect();
+        let written: Vec<String> = (0..=self.written).map(value).collect();
         let torn = seen.values().into_iter().find(|value| !written.contains(value));
         let short = |text: String| text.chars().take(40).collect::<String>();
         torn.map_or(Ok(()), |torn| Err(anyhow::anyhow!("nobody wrote {}", short(torn))))
@@ -211,10 +254,10 @@ impl<S: TestStore> Served<S> {
     /// # Errors
     /// Something is.
     pub async fn stop(self) -> anyhow::Result<()> {
-        for pod in &self.pods {
+        for pod in self.all_pods() {
             self.scene.stop(pod).await?;
         }
-        for target in &self.targets {
+        for target in self.targets.iter().chain(self.fixed.iter().map(|(_, target)| target)) {
             anyhow::ensure!(is_gone(target)?, "{} is left", target.display());
         }
         Ok(())

@@ -79,6 +79,7 @@ impl Tree {
                 current: first,
                 staged: None,
                 unsettled: None,
+                has_linked: false,
                 links,
                 refusals: Refusals::default(),
                 touched: BTreeMap::new(),

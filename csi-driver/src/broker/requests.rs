@@ -56,15 +56,38 @@ impl Requests {
         }
     }
 
-    async fn perform(&self, volume: &Volume, operation: Operation) -> Result<(), Refusal> {
+    /// A helper works on when the agent's link ends with its worker: one that is killed in its rename makes the
+    /// kernel look both names up anew, and watchers never hear of the rotation. Its requests are sent again to
+    /// the next worker, whose own request for the same waits here.
+    ///
+    /// `turned` is called when it is done, whoever is left to hear of it.
+    async fn perform(
+        &self,
+        volume: &Volume,
+        operation: Operation,
+        turned: impl FnOnce() + Send + 'static,
+    ) -> Result<(), Refusal> {
         let internal = |error: &RotationError| Refusal::new(Code::Internal, &error.to_string());
-        let place = Arc::clone(&self.driver.helpers).acquire_owned();
-        let Ok(Ok(place)) = tokio::time::timeout(PLACE_PATIENCE, place).await else {
+        let turn = Arc::clone(&volume.operations).lock_owned();
+        let place = async { (turn.await, Arc::clone(&self.driver.helpers).acquire_owned().await) };
+        let Ok((turn, Ok(place))) = tokio::time::timeout(PLACE_PATIENCE, place).await else {
             let busy = "every helper process of the driver is busy, or hangs in a volume that nobody answers";
             return Err(Refusal::new(Code::Unavailable, busy));
         };
-        let (kubelet, target) = (self.driver.kubelet.path(), volume.target.relative());
-        let done = rotation::run(kubelet, &target, &operation, place).await;
+        let (kubelet, target) = (Arc::clone(&self.driver.kubelet), volume.target.relative());
+        let (told, done) = tokio::sync::oneshot::channel();
+        self.driver.drain.spawn(async move {
+            let done = rotation::run(kubelet.path(), &target, &operation, place).await;
+            if done.is_ok() {
+                turned();
+            }
+            drop(turn);
+            // Whoever asked may be gone.
+            let _ = told.send(done);
+        });
+        let done = done.await.unwrap_or_else(|_| {
+            Err(RotationError::Spawn(std::io::Error::other("the task that made it ended")))
+        });
         let result = match &done {
             Ok(()) => "ok",
             Err(RotationError::Deadline) => "deadline",
@@ -82,8 +105,8 @@ impl Requests {
         let Rotate { generation, add_links, remove_links, layout, .. } = request;
         add_links.iter().chain(&remove_links).try_for_each(|name| root_name(name))?;
         let operation = Operation::Rotate { generation, add_links, remove_links };
-        self.perform(&volume, operation).await?;
-        volume.shows(generation, layout);
+        let shown = Arc::clone(&volume);
+        self.perform(&volume, operation, move || shown.shows(generation, layout)).await?;
         Ok(Body::Rotated(Rotated {}).into())
     }
 
@@ -95,7 +118,7 @@ impl Requests {
         let place = self.driver.kubelet.mount_point(&volume.target);
         let bound = is_bound(&mounts, &place, request.generation);
         let operation = Operation::Retire { generation: request.generation, bound };
-        self.perform(&volume, operation).await?;
+        self.perform(&volume, operation, || {}).await?;
         Ok(Body::Retired(Retired { bound }).into())
     }
 
@@ -103,7 +126,7 @@ impl Requests {
         let volume = self.own(&request.volume_id)?;
         let Touch { generation, paths, .. } = request;
         paths.iter().try_for_each(|path| object_path(path))?;
-        self.perform(&volume, Operation::Touch { generation, paths }).await?;
+        self.perform(&volume, Operation::Touch { generation, paths }, || {}).await?;
         Ok(Body::Acknowledged(Acknowledged {}).into())
     }
 }

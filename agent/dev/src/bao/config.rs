@@ -13,7 +13,7 @@ pub(super) fn server(
     let directory = directory.display();
     let storage = match storage {
         None => "storage \"inmem\" {}".to_owned(),
-        Some(path) => format!("storage \"file\" {{\n  path = \"{}\"\n}}", path.display()),
+        Some(path) => durable(path, address),
     };
     format!(
         r#"{storage}
@@ -49,6 +49,21 @@ initialize "boot" {{
   }}
 }}
 "#
+    )
+}
+
+/// One node's own log; its port for others is never used, and has to be named.
+fn durable(path: &Path, address: SocketAddr) -> String {
+    let path = path.display();
+    format!(
+        r#"storage "raft" {{
+  path                   = "{path}"
+  node_id                = "one"
+  performance_multiplier = 1
+}}
+cluster_addr = "https://{}:{}""#,
+        address.ip(),
+        address.port() ^ 1
     )
 }
 

@@ -91,6 +91,11 @@ impl Tree {
     ) -> Result<(), TreeError> {
         let mut state = self.rotating(caller, from.0)?;
         if (from.1, to) == (NEW_DATA_LINK, (ROOT_INODE, DATA_LINK)) {
+            // Resent to a server that has nothing of the one that was killed: what the name leads to is gone.
+            // The kernel then looks both names up again.
+            if !state.has_linked {
+                return Err(TreeError::NotFound);
+            }
             // With nothing staged it is the resent request of a commit that is done.
             state.commit();
             return Ok(());
@@ -225,6 +230,7 @@ impl State {
         } else if generation != self.current.generation() {
             return Err(TreeError::ReadOnly);
         }
+        self.has_linked = true;
         Ok(self.attributes(&Target::DataLink(generation)))
     }
 }

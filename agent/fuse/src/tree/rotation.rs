@@ -38,6 +38,7 @@ impl Tree {
     ) -> Self {
         let tree = Self::new(Arc::clone(&current));
         let mut state = tree.write();
+        state.has_linked = true;
         for held in state.held.values_mut() {
             held.opens_known = false;
         }

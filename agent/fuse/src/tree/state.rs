@@ -93,6 +93,8 @@ pub(super) struct State {
     /// What `..data` is looked up as while nobody knows whether the kernel has turned to the current one. A name
     /// that is its own target already is not renamed, and no watcher hears of it.
     pub(super) unsettled: Option<Generation>,
+    /// Whether `..data_tmp` can lead to a generation of this server's, or of one that it goes on for.
+    pub(super) has_linked: bool,
     /// Names in the root that are links into `..data`.
     pub(super) links: BTreeMap<String, Inode>,
     pub(super) refusals: Refusals,

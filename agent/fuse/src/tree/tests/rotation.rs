@@ -248,23 +248,39 @@ fn a_later_server_lets_a_half_made_rotation_be_renamed_and_heard_of() {
         tree.unsettle(generation(1));
         tree
     };
+    let shown = |tree: &Tree| tree.read_link(walk(tree, "..data").unwrap().inode).unwrap();
     let tree = half();
     let made = tree.make_link(ROOT_USER, ROOT_INODE, "..data_tmp", "..2").unwrap();
     let replaced = walk(&tree, "..data").unwrap().inode;
     assert_ne!(replaced, made.inode, "the kernel renames nothing over itself");
-    assert_eq!(content(&tree, "..data/a").unwrap(), "old");
+    assert_eq!(shown(&tree), "..1");
+    assert_eq!(content(&tree, "..1/a").unwrap(), "old");
     assert_eq!(tree.read_link(made.inode).unwrap(), "..2", "it may have turned already");
     tree.rename(ROOT_USER, (ROOT_INODE, "..data_tmp"), (ROOT_INODE, "..data")).unwrap();
-    assert_eq!(walk(&tree, "..data").unwrap().inode, made.inode);
+    assert_eq!(shown(&tree), "..2");
 
     let tree = half();
     tree.settle();
-    assert_eq!(content(&tree, "..data/a").unwrap(), "new");
+    assert_eq!(shown(&tree), "..2");
 
     let tree = half();
     tree.retire(generation(1));
     tree.remove_directory(ROOT_USER, ROOT_INODE, "..1").unwrap();
-    assert_eq!(content(&tree, "..data/a").unwrap(), "new", "there is no other");
+    assert_eq!(shown(&tree), "..2", "there is no other");
+}
+
+#[test]
+fn a_server_that_has_nothing_of_the_one_before_renames_nothing_for_it() {
+    let tree = Tree::new(snapshot(1, &[("a", "1")]));
+    // Resent: the directory and the link were made at the server that was killed.
+    let renamed = tree.rename(ROOT_USER, (ROOT_INODE, "..data_tmp"), (ROOT_INODE, "..data"));
+    assert_eq!(
+        renamed,
+        Err(TreeError::NotFound),
+        "the link would lead to a generation that is not there"
+    );
+    turn(&tree, &snapshot(2, &[("a", "2")]));
+    assert_eq!(content(&tree, "..2/a").unwrap(), "2");
 }
 
 #[test]

@@ -1,0 +1,146 @@
+//! Everything is killed, one after the other at random, while applications read.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+use rustix::fs::inotify::ReadFlags;
+use sotto_dev::bao::Bao;
+use sotto_tests::chance::Chance;
+use sotto_tests::inotify::Watch;
+use sotto_tests::procfs;
+use sotto_tests::readers::Readers;
+use sotto_tests::scene::Scene;
+use sotto_tests::served::Served;
+use sotto_tests::table::{Milliseconds, Outcome};
+use sotto_tests::wait::until;
+
+use super::agents::{RESTART_DELAY, killed_and_replaced};
+
+const VOLUMES: usize = 20;
+const READERS: usize = 8;
+const BETWEEN_KILLS: Duration = Duration::from_secs(2);
+const KINDS: [&str; 4] = ["worker", "agent", "driver", "store"];
+
+/// How long, in seconds: `DURATION`, or 60.
+fn duration() -> Duration {
+    let named =
+        std::env::var("DURATION").ok().and_then(|text| text.trim_end_matches('s').parse().ok());
+    Duration::from_secs(named.unwrap_or(60))
+}
+
+pub(crate) async fn for_a_while() -> anyhow::Result<Outcome> {
+    play(duration()).await
+}
+
+/// What `make test` has time for.
+pub(crate) async fn for_a_moment() -> anyhow::Result<Outcome> {
+    play(Duration::from_secs(15)).await
+}
+
+async fn play(duration: Duration) -> anyhow::Result<Outcome> {
+    let seed = Chance::seed();
+    let played = killed_at_random(duration, Chance::of(seed)).await;
+    let outcome = played.with_context(|| format!("SEED={seed}"))?;
+    let note = format!("{}; SEED={seed}", outcome.note);
+    Ok(outcome.noting(note))
+}
+
+async fn killed_at_random(duration: Duration, mut chance: Chance) -> anyhow::Result<Outcome> {
+    let refreshed = [("sotto.dev/refresh", "2s")];
+    let served = Served::start(Scene::openbao_durable().await?, VOLUMES / 2, &refreshed).await?;
+    let mut served = served.and_fixed(VOLUMES / 2, &refreshed).await?;
+    let mounts = served.mounts()?;
+    let watches = served.targets.iter().map(|target| Watch::on(target));
+    let watches = watches.collect::<std::io::Result<Vec<_>>>()?;
+    // Each reader keeps a file of the start open beside: of those that don't change, since the values of an
+    // older generation end with the container that had them.
+    let files = served.fixed_files().into_iter().chain(served.files()).collect();
+    let readers = Readers::start(READERS, files)?;
+    readers.read_on(500).await?;
+    let (begun, mut stalls) = (Instant::now(), BTreeMap::<&str, Stalls>::new());
+    let mut worst = Duration::ZERO;
+    for turn in 0.. {
+        let due = begun + BETWEEN_KILLS * turn;
+        if due.saturating_duration_since(begun) >= duration {
+            break;
+        }
+        tokio::time::sleep_until(due.into()).await;
+        // A holder only when its volumes have two.
+        served.all_served().await?;
+        let kind = KINDS[if turn < 4 { turn as usize } else { chance.below(KINDS.len()) }];
+        readers.seen().take_longest();
+        let away = kill(&mut served, kind).await.with_context(|| format!("{kind}, kill {turn}"))?;
+        served.all_served().await.with_context(|| format!("after the {kind}, kill {turn}"))?;
+        readers.read_on(100).await?;
+        let stall = readers.seen().take_longest();
+        worst = worst.max(stall);
+        stalls.entry(kind).or_default().add(stall, away);
+        served.write().await.with_context(|| format!("after the {kind}, kill {turn}"))?;
+    }
+    let last = served.write().await?;
+    served.all_show(&last).await?;
+    for watch in &watches {
+        let renamed =
+            watch.seen()?.iter().any(|it| it.0.contains(ReadFlags::MOVED_TO) && it.1 == "..data");
+        anyhow::ensure!(renamed, "a watch has seen no rotation");
+    }
+    anyhow::ensure!(served.mounts()? == mounts, "the mounts are others");
+    let reads = readers.seen().reads();
+    served.judged(readers)?;
+    let node = served.scene.node();
+    let pids = [node.csi().pid(), node.agent().pid()];
+    until("an end of D states", || procfs::stuck(&pids).is_empty()).await?;
+    served.stop().await?;
+    let told: Vec<String> =
+        stalls.iter().map(|(kind, stalls)| format!("{kind} {stalls}")).collect();
+    Ok(Outcome::read(worst).noting(format!("{reads} reads; {}", told.join(", "))))
+}
+
+/// Kills, and starts again as kubelet would; returns how long nobody of that kind ran.
+async fn kill(served: &mut Served<Bao>, kind: &str) -> anyhow::Result<Duration> {
+    let begun = Instant::now();
+    match kind {
+        "worker" => killed_and_replaced(served).await?,
+        "agent" => {
+            served.scene.node().agent().kill().await?;
+            tokio::time::sleep(RESTART_DELAY).await;
+            served.scene.node_mut().restart_agent().await?;
+        }
+        "driver" => {
+            served.scene.node().csi().kill().await?;
+            tokio::time::sleep(RESTART_DELAY).await;
+            served.scene.node_mut().restart_csi().await?;
+        }
+        _ => {
+            served.scene.store().process().kill().await?;
+            tokio::time::sleep(RESTART_DELAY).await;
+            served.scene.store_mut().restart().await?;
+        }
+    }
+    Ok(begun.elapsed())
+}
+
+/// The longest stall of a kind, and how long its process was away then.
+#[derive(Default)]
+struct Stalls {
+    times: usize,
+    longest: Duration,
+    away: Duration,
+}
+
+impl Stalls {
+    fn add(&mut self, stall: Duration, away: Duration) {
+        self.times += 1;
+        if stall >= self.longest {
+            (self.longest, self.away) = (stall, away);
+        }
+    }
+}
+
+impl std::fmt::Display for Stalls {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let (longest, away) = (Milliseconds(self.longest), Milliseconds(self.away));
+        write!(f, "x{} {longest} (away {away})", self.times)
+    }
+}
