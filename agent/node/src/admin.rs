@@ -3,7 +3,7 @@
 //! Its name is in the abstract namespace, so that it needs no writable directory and is seen only within
 //! the pod's own network namespace. Only this uid and root are answered. A question is one line: `ready?` or
 //! `live?`, with the answer `yes`, or `no: ` with a reason; `refresh <namespace>/<pod>`, with the answers of
-//! [`refresh`]. All it can be told is to ask the stores again, and nothing that it says is a secret.
+//! [`refresh()`]. All it can be told is to ask the stores again, and nothing that it says is a secret.
 
 mod refresh;
 

@@ -13,7 +13,7 @@
 //!
 //! | module | owns |
 //! |---|---|
-//! | [`supervise`] | the supervisor's process |
+//! | [`supervise()`] | the supervisor's process |
 //! | [`worker`] | the worker's end: what was kept, and what is to be kept |
 //! | `signals` | signals as something to poll |
 //! | `message` | what they say to each other |
