@@ -15,7 +15,6 @@
 //! | `sotto_audit_records_lost` | records since the last line that told of some | | stable |
 //! | `sotto_secret_mappings` | mappings | `protection`: memfd_secret, locked, unlocked | stable |
 //! | `sotto_pod_events_total` | events | `result` | experimental |
-//! | `sotto_worker_restarts_total` | restarts | | stable |
 //! | `sotto_driver_volumes` | volumes | `state`: served, unserved | stable |
 //! | `sotto_driver_volumes_limit` | volumes | | stable |
 //! | `sotto_driver_calls_total` | CSI calls | `method`, `code` | stable |
