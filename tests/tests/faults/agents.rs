@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use rustix::process::Signal;
+use sotto_dev::kubelet::Pod;
 use sotto_dev::process::{Line, Program, Running};
 use sotto_dev::store::DevStore;
 use sotto_dev::test_store::TestStore;
@@ -121,20 +122,18 @@ pub(crate) async fn crashes_again_and_again() -> anyhow::Result<Outcome> {
 
 /// Stopped for 10 s: reads wait, and nothing else does.
 pub(crate) async fn is_stopped_for_a_while() -> anyhow::Result<Outcome> {
-    let mut served = Served::start(Scene::embedded().await?, 4, &[]).await?;
+    let served = Served::start(Scene::embedded().await?, 4, &[]).await?;
     let worker = served.scene.node().worker().context("no worker")?;
     let readers = served.readers(4)?;
     readers.read_on(100).await?;
     procfs::signal(worker, Signal::STOP)?;
     let stopped = Instant::now();
-    // The volumes are those of the stopped process, all but the one that another test of this row ends.
-    let (pod, kubelet) = (served.pods.pop().context("a pod")?, served.scene.kubelet());
-    served.targets.pop();
+    let (pod, kubelet) = (&served.pods[0], served.scene.kubelet());
     let mut slowest = Duration::ZERO;
-    while stopped.elapsed() < Duration::from_secs(8) {
+    while stopped.elapsed() < Duration::from_secs(10) {
         let begun = Instant::now();
         anyhow::ensure!(kubelet.driver_is_ready().await, "the driver is not ready");
-        kubelet.stats(&served.pods[0], &served.pods[0].volumes[0]).await?;
+        kubelet.stats(pod, &pod.volumes[0]).await?;
         slowest = slowest.max(begun.elapsed());
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
@@ -143,7 +142,6 @@ pub(crate) async fn is_stopped_for_a_while() -> anyhow::Result<Outcome> {
     readers.read_on(100).await?;
     anyhow::ensure!(served.scene.node().worker() == Some(worker), "it was replaced");
     let outcome = served.judged(readers)?;
-    served.scene.stop(&pod).await?;
     served.stop().await?;
     Ok(outcome.noting(format!("driver's slowest answer {}", Milliseconds(slowest))))
 }
@@ -203,7 +201,7 @@ pub(crate) async fn is_out_of_memory() -> anyhow::Result<Outcome> {
 }
 
 /// A pod whose secrets need more memory than is left.
-async fn large_pod(served: &Served<DevStore>) -> anyhow::Result<sotto_dev::kubelet::Pod> {
+async fn large_pod(served: &Served<DevStore>) -> anyhow::Result<Pod> {
     let mut objects = String::new();
     for number in 0..7 {
         let path = format!("payments/checkout/large{number}");
@@ -250,14 +248,30 @@ impl Drop for MemoryGroup {
     }
 }
 
+/// A node's mounts are shared with the containers that ask for it.
+async fn share_mounts(cluster: &mut Cluster) -> anyhow::Result<()> {
+    let kubelet_dir = cluster.scene.node().path("kubelet");
+    rustix::mount::mount_bind(&kubelet_dir, &kubelet_dir)?;
+    rustix::mount::mount_change(&kubelet_dir, rustix::mount::MountPropagationFlags::SHARED)?;
+    Ok(cluster.scene.node_mut().restart_csi().await?)
+}
+
+/// Republishes, as kubelet does, until the file can be read.
+async fn heals(cluster: &Cluster, pod: &Pod, file: &std::path::Path) -> anyhow::Result<()> {
+    let healed = async {
+        while std::fs::read_to_string(file).ok().as_deref() != Some("p-1") {
+            cluster.scene.kubelet().sync(pod).await?;
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        anyhow::Ok(())
+    };
+    tokio::time::timeout(Duration::from_secs(30), healed).await.context("it doesn't heal")?
+}
+
 /// Both holders are lost: the mount is dead, and a fresh one is put over it.
 pub(crate) async fn and_driver_are_both_lost() -> anyhow::Result<Outcome> {
     let mut cluster = Cluster::start("p-1", |_| {}).await?;
-    let kubelet_dir = cluster.scene.node().path("kubelet");
-    // A node's mounts are shared with the containers that ask for it.
-    rustix::mount::mount_bind(&kubelet_dir, &kubelet_dir)?;
-    rustix::mount::mount_change(&kubelet_dir, rustix::mount::MountPropagationFlags::SHARED)?;
-    cluster.scene.node_mut().restart_csi().await?;
+    share_mounts(&mut cluster).await?;
     let pod = cluster.scene.pod("lost-0", "checkout", "db");
     let target = cluster.scene.publish(&pod).await?;
     let container = cluster.scene.node().show_in_container(&target, "mnt/host-to-container")?;
@@ -269,17 +283,7 @@ pub(crate) async fn and_driver_are_both_lost() -> anyhow::Result<Outcome> {
     anyhow::ensure!(dead.raw_os_error() == Some(libc::ENOTCONN), "{dead}");
     cluster.scene.node_mut().restart_csi_alone().await?;
     cluster.scene.node_mut().restart_agent().await?;
-    let healed = async {
-        loop {
-            cluster.scene.kubelet().sync(&pod).await?;
-            let read = std::fs::read_to_string(target.join("p"));
-            if read.is_ok_and(|it| it == "p-1") {
-                return anyhow::Ok(());
-            }
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
-    };
-    tokio::time::timeout(Duration::from_secs(30), healed).await.context("it doesn't heal")??;
+    heals(&cluster, &pod, &target.join("p")).await?;
     let seen = std::fs::read_to_string(container.join("p")).context("HostToContainer")?;
     anyhow::ensure!(seen == "p-1", "{seen}");
     let told =

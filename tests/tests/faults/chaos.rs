@@ -7,7 +7,7 @@ use anyhow::Context;
 use rustix::fs::inotify::ReadFlags;
 use sotto_dev::bao::Bao;
 use sotto_tests::chance::Chance;
-use sotto_tests::inotify::Watch;
+use sotto_tests::inotify::{Event, Watch};
 use sotto_tests::procfs;
 use sotto_tests::readers::Readers;
 use sotto_tests::scene::Scene;
@@ -58,32 +58,12 @@ async fn killed_at_random(duration: Duration, mut chance: Chance) -> anyhow::Res
     let files = served.fixed_files().into_iter().chain(served.files()).collect();
     let readers = Readers::start(READERS, files)?;
     readers.read_on(500).await?;
-    let (begun, mut stalls) = (Instant::now(), BTreeMap::<&str, Stalls>::new());
-    let mut worst = Duration::ZERO;
-    for turn in 0.. {
-        let due = begun + BETWEEN_KILLS * turn;
-        if due.saturating_duration_since(begun) >= duration {
-            break;
-        }
-        tokio::time::sleep_until(due.into()).await;
-        // A holder only when its volumes have two.
-        served.all_served().await?;
-        let kind = KINDS[if turn < 4 { turn as usize } else { chance.below(KINDS.len()) }];
-        readers.seen().take_longest();
-        let away = kill(&mut served, kind).await.with_context(|| format!("{kind}, kill {turn}"))?;
-        served.all_served().await.with_context(|| format!("after the {kind}, kill {turn}"))?;
-        readers.read_on(100).await?;
-        let stall = readers.seen().take_longest();
-        worst = worst.max(stall);
-        stalls.entry(kind).or_default().add(stall, away);
-        served.write().await.with_context(|| format!("after the {kind}, kill {turn}"))?;
-    }
+    let stalls = kill_for(duration, &mut served, &readers, &mut chance).await?;
     let last = served.write().await?;
     served.all_show(&last).await?;
+    let renamed = |event: &Event| event.0.contains(ReadFlags::MOVED_TO) && event.1 == "..data";
     for watch in &watches {
-        let renamed =
-            watch.seen()?.iter().any(|it| it.0.contains(ReadFlags::MOVED_TO) && it.1 == "..data");
-        anyhow::ensure!(renamed, "a watch has seen no rotation");
+        anyhow::ensure!(watch.seen()?.iter().any(renamed), "a watch has seen no rotation");
     }
     anyhow::ensure!(served.mounts()? == mounts, "the mounts are others");
     let reads = readers.seen().reads();
@@ -92,9 +72,37 @@ async fn killed_at_random(duration: Duration, mut chance: Chance) -> anyhow::Res
     let pids = [node.csi().pid(), node.agent().pid()];
     until("an end of D states", || procfs::stuck(&pids).is_empty()).await?;
     served.stop().await?;
+    let worst = stalls.values().map(|stalls| stalls.longest).max().unwrap_or_default();
     let told: Vec<String> =
         stalls.iter().map(|(kind, stalls)| format!("{kind} {stalls}")).collect();
     Ok(Outcome::read(worst).noting(format!("{reads} reads; {}", told.join(", "))))
+}
+
+/// Each kind once, then whichever comes; a value more in the store after each.
+async fn kill_for(
+    duration: Duration,
+    served: &mut Served<Bao>,
+    readers: &Readers,
+    chance: &mut Chance,
+) -> anyhow::Result<BTreeMap<&'static str, Stalls>> {
+    let (begun, mut stalls) = (Instant::now(), BTreeMap::<&str, Stalls>::new());
+    for turn in 0.. {
+        let due = BETWEEN_KILLS * turn;
+        if due >= duration {
+            break;
+        }
+        tokio::time::sleep_until((begun + due).into()).await;
+        // A holder only when its volumes have two.
+        served.all_served().await?;
+        let kind = KINDS[if turn < 4 { turn as usize } else { chance.below(KINDS.len()) }];
+        readers.seen().take_longest();
+        let away = kill(served, kind).await.with_context(|| format!("{kind}, kill {turn}"))?;
+        served.all_served().await.with_context(|| format!("after the {kind}, kill {turn}"))?;
+        readers.read_on(100).await?;
+        stalls.entry(kind).or_default().add(readers.seen().take_longest(), away);
+        served.write().await.with_context(|| format!("after the {kind}, kill {turn}"))?;
+    }
+    Ok(stalls)
 }
 
 /// Kills, and starts again as kubelet would; returns how long nobody of that kind ran.

@@ -130,23 +130,10 @@ pub(crate) async fn bytes_are_malformed() -> anyhow::Result<Outcome> {
     let mut chance = Chance::of(seed);
     let streams = ["csi.sock", "kubelet/plugins_registry/csi.sotto.dev-reg.sock"];
     for number in 0..TRIES {
-        let mut bytes: Vec<u8> = (0..chance.below(400)).map(|_| chance.below(256) as u8).collect();
-        if number % 2 == 0 {
-            bytes.splice(0..0, *b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n");
-        }
-        let socket = node.path(streams[number % streams.len()]);
-        files::blocking(move || {
-            use std::io::Write;
-            let mut stream = std::os::unix::net::UnixStream::connect(socket)?;
-            // It may hang up before it has read everything.
-            let _ = stream.write_all(&bytes);
-            Ok(())
-        })
-        .await?;
+        said_to_a_stream(node.path(streams[number % streams.len()]), &mut chance).await?;
         if number % 10 == 0 && may_become(AGENT_ID) {
             let end = connect(node.path("run/node.sock"), Some(AGENT_ID))?;
-            let bytes: Vec<u8> =
-                (0..1 + chance.below(200)).map(|_| chance.below(256) as u8).collect();
+            let bytes = noise(&mut chance, 200);
             let _ = rustix::net::send(&end, &bytes, rustix::net::SendFlags::NOSIGNAL);
         }
     }
@@ -173,6 +160,27 @@ pub(crate) async fn bytes_are_malformed() -> anyhow::Result<Outcome> {
     }
     served.stop().await?;
     Ok(Outcome::held().noting(format!("{TRIES} connections; FUSE: agent/fuse/src/dispatch/tests")))
+}
+
+/// At least one byte.
+fn noise(chance: &mut Chance, most: usize) -> Vec<u8> {
+    (0..1 + chance.below(most)).map(|_| chance.below(256) as u8).collect()
+}
+
+/// Noise, half of the time as frames of HTTP/2.
+async fn said_to_a_stream(socket: PathBuf, chance: &mut Chance) -> anyhow::Result<()> {
+    let mut bytes = noise(chance, 400);
+    if chance.below(2) == 0 {
+        bytes.splice(0..0, *b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n");
+    }
+    files::blocking(move || {
+        use std::io::Write;
+        let mut stream = std::os::unix::net::UnixStream::connect(socket)?;
+        // It may hang up before it has read everything.
+        let _ = stream.write_all(&bytes);
+        Ok(())
+    })
+    .await
 }
 
 /// Somebody exchanges a directory on the way to the target with a symlink, as fast as the kernel can.

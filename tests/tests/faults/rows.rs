@@ -64,7 +64,7 @@ pub(crate) const ROWS: &[Row] = &[
     quick("7r", "worker killed during a rotation's operations", "nothing stuck; the rotation completes exactly once", || Box::pin(rotation::whose_worker_is_killed())),
     row("7d", "driver killed during a rotation's operations", "nothing stuck; the rotation completes exactly once", || Box::pin(rotation::whose_driver_is_killed())),
     elsewhere("8", "sidecar never starts", "event within 1 min; fd released; pod deletable", SIDECAR),
-    row("9", "agent stopped (SIGSTOP) for 8 s", "reads wait; driver and other calls unaffected", || Box::pin(agents::is_stopped_for_a_while())),
+    row("9", "agent stopped (SIGSTOP) for 10 s", "reads wait; driver and other calls unaffected", || Box::pin(agents::is_stopped_for_a_while())),
     row("9u", "agent stopped (SIGSTOP), its volume unpublished", "<= 10 s; no D state; stopped for good: replaced", || Box::pin(agents::is_stopped_while_a_volume_ends())),
     row("10, 11", "kubelet, container runtime restart", "no remount, no read error", || Box::pin(kubelet::restarts())),
     elsewhere("12", "node reboot", "clean state; fresh mounts", "needs a reboot"),
