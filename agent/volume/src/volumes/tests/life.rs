@@ -113,7 +113,7 @@ async fn a_release_of_a_volume_that_is_ending_waits_for_the_revocation() {
 
 #[tokio::test]
 async fn a_slow_revocation_holds_nobody_up_and_is_not_given_up() {
-    let deadlines = Deadlines { release: Duration::from_millis(10), ..Deadlines::default() };
+    let deadlines = Deadlines { release: Duration::from_millis(250), ..Deadlines::default() };
     let fixture = fixture_with(Limits::default(), deadlines);
     let revoke = Arc::new(Semaphore::new(0));
     *fixture.store.hold_revoke.lock().unwrap() = Some(Arc::clone(&revoke));
