@@ -98,8 +98,8 @@ async fn killed_it_leaves_nothing_either() {
     let machine = machine_of(&serde_json::from_str(&report).unwrap());
     demo.kill().await.unwrap();
     let gone = async {
-        // Nobody tells when the kernel has reaped another process's children.
-        while !processes_of(&machine).is_empty() {
+        // Nobody tells when the kernel has reaped another process's children, and who tidies up when.
+        while !processes_of(&machine).is_empty() || Path::new(&machine).exists() {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     };
