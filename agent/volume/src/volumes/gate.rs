@@ -104,6 +104,11 @@ impl Gate {
         admitted.map_err(|wait| self.instants(wait))
     }
 
+    /// Whether the store can't answer now, as far as is known.
+    pub(super) fn is_open(&self) -> bool {
+        self.lock().is_open()
+    }
+
     /// A refresh's turn among the fetches that pass at once.
     pub(super) async fn turn(&self) -> Result<SemaphorePermit<'_>, AcquireError> {
         self.turns.acquire().await
@@ -111,8 +116,7 @@ impl Gate {
 
     /// A first publish's turn.
     pub(super) async fn try_for_publish(&self) -> Result<Passed, AcquireError> {
-        let is_open = self.lock().is_open();
-        let tried = match is_open {
+        let tried = match self.is_open() {
             true => Some(Arc::clone(&self.tries).acquire_owned().await?),
             false => None,
         };

@@ -20,6 +20,7 @@ use sotto_store::{Lease, StoreSession, VolumePlan, grammar};
 use tokio::sync::oneshot;
 
 use super::super::error::VolumeError;
+use super::super::gate::Gate;
 use super::super::prepare::{fetched_objects, policy};
 use super::super::report;
 use super::super::turn::Turn;
@@ -95,6 +96,8 @@ impl Owner {
                 tracing::debug!(volume = %self.spec.volume, %error, "the class is not read")
             }
             Ok(class) if *class == *held.class || held.pending.is_some() => {}
+            // The edit waits with the refreshes of the store.
+            Ok(_) if self.shared.gates.of(&held.plan.store).is_some_and(|gate| gate.is_open()) => {}
             Ok(class)
                 if !held.demand.is_wanted()
                     && held.failed_edit.as_mut().is_some_and(|it| it.waits(&class)) => {}
@@ -167,6 +170,11 @@ async fn replanned(
     let plan = grammar::plan(&class, &spec.identity, &services.stores, &services.limits)
         .map_err(|errors| VolumeError::Plan { class: spec.class.clone(), errors })?;
     report::plan_warnings(shared, spec, &plan.warnings);
+    let gate = shared.gates.of(&plan.store);
+    let gate = gate.ok_or_else(|| VolumeError::NoSuchStore(plan.store.clone()))?;
+    let late = |_| late("no turn to fetch came");
+    let turn = tokio::time::timeout(DEADLINE, gate.try_for_publish()).await.map_err(late)?;
+    let _turn = turn.map_err(|_| VolumeError::ShuttingDown)?;
     let own = if is_of_login(&plan, old) {
         None
     } else {
@@ -176,9 +184,11 @@ async fn replanned(
         let store = services.stores.get(&plan.store);
         let store = store.ok_or_else(|| VolumeError::NoSuchStore(plan.store.clone()))?;
         let token = token.ok_or_else(|| VolumeError::NotReady(spec.volume.clone()))?;
-        Some(store.login(&plan, &token).await.map_err(VolumeError::Login)?)
+        let login = store.login(&plan, &token).await;
+        gate.logged_in(login.as_ref().map(drop));
+        Some(login.map_err(VolumeError::Login)?)
     };
-    match fetched(spec, &plan, own.as_ref().unwrap_or(session)).await {
+    match fetched(spec, &plan, own.as_ref().unwrap_or(session), gate).await {
         Ok((objects, leases)) => {
             let plan = plan.naming(&objects);
             Ok(Replanned { class, plan, session: own, objects, leases })
@@ -196,12 +206,11 @@ async fn fetched(
     spec: &VolumeSpec,
     plan: &VolumePlan,
     session: &StoreSession,
+    gate: &Gate,
 ) -> Result<(Vec<Object>, Vec<Lease>), VolumeError> {
-    let late = |_| VolumeError::Deadline {
-        what: "the class was edited, and its secrets were not fetched",
-        deadline: DEADLINE,
-    };
-    let fetch = tokio::time::timeout(DEADLINE, session.fetch(plan)).await.map_err(late)?;
+    let fetch = tokio::time::timeout(DEADLINE, session.fetch(plan)).await;
+    gate.fetched(fetch.as_ref().ok());
+    let fetch = fetch.map_err(|_| late("its secrets were not fetched"))?;
     let leases = fetch.leases.clone();
     Ok((fetched_objects(spec, plan, fetch)?, leases))
 }
@@ -223,6 +232,10 @@ pub(super) fn orphan(
         }
     }
     None
+}
+
+fn late(what: &'static str) -> VolumeError {
+    VolumeError::Deadline { what, deadline: DEADLINE }
 }
 
 /// Whether the login of one plan is good for the other.
