@@ -3,6 +3,8 @@
 //! Invariant: an attribute picks, it never decides. None can name an address, a trust root or a path, and
 //! an attribute that nobody reads is refused instead of being ignored in silence.
 
+mod sidecar;
+
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -10,6 +12,8 @@ use crate::identity::{
     ClassName, IdentifierError, Namespace, NodeName, PodName, PodUid, ServiceAccountName,
     WorkloadIdentity,
 };
+
+pub use sidecar::{HANDOFF, ROLE, SidecarAttributes};
 
 /// Names the class; written by the pod's author.
 pub const SECRET_PROVIDER_CLASS: &str = "secretProviderClass";
@@ -79,6 +83,14 @@ pub enum AttributeError {
     /// Under [`MIN_REFRESH`].
     #[error("volume attribute {REFRESH} is {0:?}: at least 1s")]
     RefreshTooShort(String),
+    /// Another role than a handoff volume's.
+    #[error(
+        "volume attribute {ROLE} is {0:?}: the webhook writes \"{HANDOFF}\", and a volume of secrets has none"
+    )]
+    NotARole(String),
+    /// A handoff volume is of one kind only.
+    #[error("a handoff volume takes no volume attribute {0:?}: the webhook writes none")]
+    NotForHandoff(String),
     /// Neither `true` nor `false`.
     #[error("volume attribute {OPTIONAL} is {0:?}: write \"true\" or \"false\"")]
     NotABoolean(String),
@@ -109,17 +121,7 @@ impl VolumeAttributes {
         node: &NodeName,
     ) -> Result<Self, AttributeError> {
         context.keys().try_for_each(|key| check_known(key))?;
-        if let Some(other) = context.get(EPHEMERAL).filter(|value| *value != "true") {
-            return Err(AttributeError::NotEphemeral(printable(other)));
-        }
-        let podinfo = "the CSIDriver object needs podInfoOnMount: true";
-        let identity = WorkloadIdentity {
-            namespace: field(context, POD_NAMESPACE, podinfo, Namespace::parse)?,
-            pod_name: field(context, POD_NAME, podinfo, PodName::parse)?,
-            pod_uid: field(context, POD_UID, podinfo, PodUid::parse)?,
-            service_account: field(context, SERVICE_ACCOUNT, podinfo, ServiceAccountName::parse)?,
-            node: node.clone(),
-        };
+        let identity = identity(context, node)?;
         let hint = "name a SecretProviderClass of the pod's namespace";
         let class = field(context, SECRET_PROVIDER_CLASS, hint, ClassName::parse)?;
         let refresh = duration(context, REFRESH)?;
@@ -129,6 +131,24 @@ impl VolumeAttributes {
         let max_stale = duration(context, MAX_STALE)?;
         Ok(Self { identity, class, refresh, max_stale, optional: optional(context)? })
     }
+}
+
+/// The pod, by kubelet's keys of an inline volume.
+fn identity(
+    context: &BTreeMap<String, String>,
+    node: &NodeName,
+) -> Result<WorkloadIdentity, AttributeError> {
+    if let Some(other) = context.get(EPHEMERAL).filter(|value| *value != "true") {
+        return Err(AttributeError::NotEphemeral(printable(other)));
+    }
+    let podinfo = "the CSIDriver object needs podInfoOnMount: true";
+    Ok(WorkloadIdentity {
+        namespace: field(context, POD_NAMESPACE, podinfo, Namespace::parse)?,
+        pod_name: field(context, POD_NAME, podinfo, PodName::parse)?,
+        pod_uid: field(context, POD_UID, podinfo, PodUid::parse)?,
+        service_account: field(context, SERVICE_ACCOUNT, podinfo, ServiceAccountName::parse)?,
+        node: node.clone(),
+    })
 }
 
 fn duration(

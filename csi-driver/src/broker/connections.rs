@@ -90,7 +90,7 @@ async fn welcome(
     let agreed = handshake::welcome(connection, standby).await?;
     match agreed.role {
         Role::NodeAgent => Ok(agreed),
-        other @ (Role::Unspecified | Role::Driver | Role::Sidecar) => {
+        other @ (Role::Unspecified | Role::Driver | Role::Sidecar | Role::Probe) => {
             Err(ConnectionRefused::Role(other))
         }
     }

@@ -9,7 +9,7 @@ pub struct Frame {
     pub answer: bool,
     #[prost(
         oneof = "frame::Body",
-        tags = "2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 30, 31"
+        tags = "2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 30, 31, 32, 33, 34, 35"
     )]
     pub body: ::core::option::Option<frame::Body>,
 }
@@ -71,6 +71,14 @@ pub mod frame {
         Standby(super::Standby),
         #[prost(message, tag = "31")]
         Leaving(super::Leaving),
+        #[prost(message, tag = "32")]
+        Resolve(super::Resolve),
+        #[prost(message, tag = "33")]
+        Resolved(super::Resolved),
+        #[prost(message, tag = "34")]
+        State(super::State),
+        #[prost(message, tag = "35")]
+        StateIs(super::StateIs),
     }
 }
 /// First frame of an agent.
@@ -123,7 +131,7 @@ pub struct Pod {
     pub node: ::prost::alloc::string::String,
 }
 /// Fetch the secrets of a volume and hold them ready.
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, ::prost::Message)]
 #[prost(skip_debug)]
 pub struct Prepare {
     #[prost(string, tag = "1")]
@@ -162,6 +170,9 @@ pub struct Prepare {
     /// Where kubelet wants it, for the status object and nothing else.
     #[prost(string, tag = "13")]
     pub target_path: ::prost::alloc::string::String,
+    /// For a sidecar, which has a token of its own and no configuration: what it serves, and whom it trusts.
+    #[prost(message, optional, tag = "20")]
+    pub assignment: ::core::option::Option<Assignment>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ObjectVersion {
@@ -360,6 +371,112 @@ pub struct Pong {}
 /// when its process does.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Leaving {}
+/// From the driver to sotto-node: what the sidecar of this pod is to serve. From a sidecar to the driver, whose
+/// pod and class are then those that kubelet named, whatever the sidecar says.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Resolve {
+    #[prost(string, tag = "1")]
+    pub volume_id: ::prost::alloc::string::String,
+    #[prost(message, optional, tag = "2")]
+    pub pod: ::core::option::Option<Pod>,
+    #[prost(string, tag = "3")]
+    pub secret_provider_class: ::prost::alloc::string::String,
+    /// Time left for the answer, in milliseconds.
+    #[prost(uint64, tag = "4")]
+    pub deadline_ms: u64,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Resolved {
+    #[prost(message, optional, tag = "1")]
+    pub assignment: ::core::option::Option<Assignment>,
+}
+/// A class and the administrator's settings for it, resolved by sotto-node. No token, no key, no value.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Assignment {
+    #[prost(message, optional, tag = "1")]
+    pub class: ::core::option::Option<AssignedClass>,
+    #[prost(message, optional, tag = "2")]
+    pub store: ::core::option::Option<AssignedStore>,
+    #[prost(message, optional, tag = "3")]
+    pub limits: ::core::option::Option<AssignedLimits>,
+    #[prost(message, optional, tag = "4")]
+    pub refresh: ::core::option::Option<AssignedRefresh>,
+    /// The pod has a user namespace of its own.
+    #[prost(bool, tag = "5")]
+    pub own_users: bool,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct AssignedClass {
+    #[prost(string, tag = "1")]
+    pub provider: ::prost::alloc::string::String,
+    #[prost(btree_map = "string, string", tag = "2")]
+    pub parameters: ::prost::alloc::collections::BTreeMap<
+        ::prost::alloc::string::String,
+        ::prost::alloc::string::String,
+    >,
+}
+/// A store as the administrator configured it, but for the client certificate, which is the pod's own.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct AssignedStore {
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    /// As in the configuration: openbao or vault.
+    #[prost(string, tag = "2")]
+    pub kind: ::prost::alloc::string::String,
+    #[prost(string, tag = "3")]
+    pub address: ::prost::alloc::string::String,
+    #[prost(string, repeated, tag = "4")]
+    pub standbys: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// PEM certificates of the only CA that it is believed by.
+    #[prost(bytes = "vec", tag = "5")]
+    pub ca: ::prost::alloc::vec::Vec<u8>,
+    #[prost(string, tag = "6")]
+    pub server_name: ::prost::alloc::string::String,
+    #[prost(string, tag = "7")]
+    pub namespace: ::prost::alloc::string::String,
+    /// As in the configuration: jwt, kubernetes or cert.
+    #[prost(string, tag = "8")]
+    pub auth_method: ::prost::alloc::string::String,
+    #[prost(string, tag = "9")]
+    pub auth_mount: ::prost::alloc::string::String,
+    #[prost(string, tag = "10")]
+    pub role: ::prost::alloc::string::String,
+    #[prost(string, tag = "11")]
+    pub audience: ::prost::alloc::string::String,
+    /// Whether it is the store of classes that name no address.
+    #[prost(bool, tag = "12")]
+    pub is_default: bool,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct AssignedLimits {
+    #[prost(uint64, tag = "1")]
+    pub object_bytes: u64,
+    #[prost(uint64, tag = "2")]
+    pub volume_bytes: u64,
+    #[prost(uint64, tag = "3")]
+    pub objects: u64,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct AssignedRefresh {
+    #[prost(uint64, tag = "1")]
+    pub interval_ms: u64,
+    #[prost(uint64, tag = "2")]
+    pub max_stale_ms: u64,
+    /// Whether revoked objects stay readable until max_stale.
+    #[prost(bool, tag = "3")]
+    pub until_max_stale: bool,
+}
+/// From a probe: does the pod's sidecar serve the pod's volume?
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct State {}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct StateIs {
+    #[prost(bool, tag = "1")]
+    pub served: bool,
+    /// Why not.
+    #[prost(string, tag = "2")]
+    pub reason: ::prost::alloc::string::String,
+}
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
 #[repr(i32)]
 pub enum Role {
@@ -367,6 +484,8 @@ pub enum Role {
     Driver = 1,
     NodeAgent = 2,
     Sidecar = 3,
+    /// Of a sidecar's pod: asks for State, and nothing else.
+    Probe = 4,
 }
 impl Role {
     /// String value of the enum field names used in the ProtoBuf definition.
@@ -379,6 +498,7 @@ impl Role {
             Self::Driver => "ROLE_DRIVER",
             Self::NodeAgent => "ROLE_NODE_AGENT",
             Self::Sidecar => "ROLE_SIDECAR",
+            Self::Probe => "ROLE_PROBE",
         }
     }
     /// Creates an enum from field names used in the ProtoBuf definition.
@@ -388,6 +508,7 @@ impl Role {
             "ROLE_DRIVER" => Some(Self::Driver),
             "ROLE_NODE_AGENT" => Some(Self::NodeAgent),
             "ROLE_SIDECAR" => Some(Self::Sidecar),
+            "ROLE_PROBE" => Some(Self::Probe),
             _ => None,
         }
     }
