@@ -25,8 +25,8 @@ use crate::run_dir::{self, RunDirError};
 use crate::settings::Settings;
 use crate::socket::{self, SocketName};
 use crate::target::KubeletDir;
-use crate::volume::Volume;
-use crate::{broker, reconcile, takeover, unserved};
+use crate::volume::{Mode, Volume};
+use crate::{broker, reconcile, sidecar, takeover, unserved};
 
 /// The agents' socket in the run directory.
 const AGENT_SOCKET: &str = "node.sock";
@@ -78,9 +78,9 @@ impl StartError {
 #[derive(Debug)]
 pub struct App {
     driver: Arc<Driver>,
-    registration: Option<SocketName>,
+    registrations: Vec<SocketName>,
     /// Removed last: kubelet's calls fail on an absent socket sooner than on a silent one.
-    _endpoint: SocketName,
+    _endpoints: Vec<SocketName>,
 }
 
 impl App {
@@ -101,21 +101,25 @@ impl App {
         driver.drain.spawn(broker::serve(Arc::clone(&driver), listener));
         driver.drain.spawn(takeover::run(Arc::clone(&driver)));
         driver.drain.spawn(unserved::run(Arc::clone(&driver)));
-        let path = driver.settings.endpoint.clone();
-        let endpoint = serve(&driver, &path, csi_services(&driver))?;
-        let registration = match driver.settings.registration_dir.clone() {
-            Some(directory) => {
-                let path = socket_path(&directory, &driver.settings.driver_name);
-                let registration = Registration::new(&driver.settings.driver_name);
-                let services =
-                    csi_services(&driver).add_service(RegistrationServer::new(registration));
-                Some(serve(&driver, &path, services)?)
+        if driver.settings.sidecar.is_some() {
+            sidecar::resume(&driver).await.map_err(StartError::Reconcile)?;
+        }
+        let (mut endpoints, mut registrations) = (Vec::new(), Vec::new());
+        let plugins = plugins(&driver.settings);
+        for plugin in &plugins {
+            endpoints.push(serve(&driver, &plugin.endpoint, csi_services(&driver, plugin))?);
+        }
+        if let Some(directory) = driver.settings.registration_dir.clone() {
+            for plugin in &plugins {
+                let path = socket_path(&directory, &plugin.name);
+                let registration = RegistrationServer::new(Registration::new(&plugin.name));
+                let services = csi_services(&driver, plugin).add_service(registration);
+                registrations.push(serve(&driver, &path, services)?);
             }
-            None => None,
-        };
+        }
         let volumes = driver.volumes.count();
         tracing::info!(volumes, driver = driver.settings.driver_name, "ready");
-        Ok(Self { driver, registration, _endpoint: endpoint })
+        Ok(Self { driver, registrations, _endpoints: endpoints })
     }
 
     /// The driver's state.
@@ -130,7 +134,7 @@ impl App {
     /// Calls or links that had not ended at their deadline.
     pub async fn leave(mut self) -> Result<(), DrainTimeout> {
         self.driver.leave();
-        drop(self.registration.take());
+        self.registrations.clear();
         let calls = self.driver.calls.finish(CALLS_DEADLINE).await;
         let mut passes = self.driver.unserved_count.subscribe();
         let handed_over = async {
@@ -156,7 +160,8 @@ fn tell_of_lost(volumes: &[Arc<Volume>]) {
         tracing::error!(
             volume = %volume.id,
             pod = %volume.spec.identity,
-            "no sotto-node serves the volume: its mount ends with this process, and its pod must be restarted"
+            "{} doesn't serve the volume: its mount ends with this process, and its pod must be restarted",
+            volume.spec.mode.server()
         );
     }
     if !volumes.is_empty() {
@@ -171,9 +176,27 @@ fn agents_listener(settings: &Settings) -> Result<Listener, StartError> {
         .map_err(|error| StartError::Socket(path, error))
 }
 
-fn csi_services(driver: &Arc<Driver>) -> Router {
-    let node = NodeServer::new(Node::new(Arc::clone(driver)));
-    let identity = IdentityServer::new(Identity::new(Arc::clone(driver)));
+/// One of the CSI drivers that this process is to kubelet.
+struct Plugin {
+    name: String,
+    endpoint: PathBuf,
+    mode: Mode,
+}
+
+fn plugins(settings: &Settings) -> Vec<Plugin> {
+    let (name, endpoint) = (settings.driver_name.clone(), settings.endpoint.clone());
+    let node = Plugin { name, endpoint, mode: Mode::Node };
+    let sidecar = settings.sidecar.clone().map(|sidecar| Plugin {
+        name: sidecar.name,
+        endpoint: sidecar.endpoint,
+        mode: Mode::Sidecar,
+    });
+    [node].into_iter().chain(sidecar).collect()
+}
+
+fn csi_services(driver: &Arc<Driver>, plugin: &Plugin) -> Router {
+    let node = NodeServer::new(Node::new(Arc::clone(driver), plugin.mode));
+    let identity = IdentityServer::new(Identity::new(Arc::clone(driver), &plugin.name));
     Server::builder()
         .concurrency_limit_per_connection(MAX_CALLS)
         .max_concurrent_streams(u32::try_from(MAX_CALLS).ok())

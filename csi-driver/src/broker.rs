@@ -15,6 +15,8 @@ use tokio::sync::watch;
 
 pub use agent::Agent;
 pub(crate) use connections::serve;
+pub(crate) use pings::watch;
+pub(crate) use requests::{Requests, Scope};
 
 /// No agent is connected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]

@@ -28,6 +28,12 @@ pub struct Serve {
     /// Name of the CSIDriver object.
     #[arg(long, default_value = "csi.sotto.dev")]
     pub driver_name: String,
+    /// Name of the CSIDriver object of pods with a sidecar; empty: there are none.
+    #[arg(long, default_value = "sidecar.csi.sotto.dev")]
+    pub sidecar_driver_name: String,
+    /// Socket of its CSI services; sidecar.sock beside the other one by default.
+    #[arg(long)]
+    pub sidecar_endpoint: Option<String>,
     /// This node's name.
     #[arg(long, env = "NODE_NAME")]
     pub node_name: String,
@@ -37,7 +43,7 @@ pub struct Serve {
     /// Directory of the journal and of the socket for sotto-node, on tmpfs.
     #[arg(long, default_value = "/run/sotto")]
     pub run_dir: PathBuf,
-    /// User that sotto-node runs as; nobody else may connect.
+    /// User that sotto-node and sidecars run as; nobody else may connect.
     #[arg(long, default_value_t = 65532)]
     pub agent_uid: u32,
     /// Group that may connect to the socket for sotto-node.

@@ -23,6 +23,12 @@ impl std::fmt::Debug for Credentials {
 }
 
 impl Credentials {
+    /// None: what a sidecar's driver gets from kubelet.
+    #[must_use]
+    pub fn none() -> Self {
+        Self::of_tokens(SecretBytes::new(Vec::new()))
+    }
+
     /// Tokens alone.
     #[must_use]
     pub fn of_tokens(tokens: SecretBytes) -> Self {

@@ -10,10 +10,12 @@ use sotto_runtime::metrics::{self, DriverMetrics, Sample};
 use tokio::sync::{Notify, Semaphore, watch};
 use tokio::time::Instant;
 
-use crate::broker::Broker;
+use crate::broker::{Agent, Broker};
 use crate::journal::Journal;
 use crate::settings::Settings;
+use crate::sidecar::Pods;
 use crate::target::KubeletDir;
+use crate::volume::{Mode, Volume};
 use crate::volumes::Volumes;
 
 /// Longest time that a group of file-system calls may take: a disk that doesn't answer.
@@ -35,6 +37,8 @@ pub struct Driver {
     pub journal: Arc<Journal>,
     /// Who serves.
     pub broker: Broker,
+    /// Pods with a sidecar of their own.
+    pub pods: Pods,
     /// Owner of the calls at work, which end before anything else does.
     pub calls: Drain,
     /// Owner of every other task.
@@ -63,6 +67,7 @@ impl Driver {
             volumes: Volumes::default(),
             journal: Arc::new(journal),
             broker: Broker::default(),
+            pods: Pods::default(),
             calls: Drain::new(),
             drain: Drain::new(),
             unserved: Notify::new(),
@@ -79,6 +84,24 @@ impl Driver {
     pub fn look_for_agents(&self) {
         self.unserved.notify_one();
         self.silent.notify_one();
+    }
+
+    /// Who may be given the volume now.
+    #[must_use]
+    pub fn agent_for(&self, volume: &Volume) -> Option<Agent> {
+        match volume.spec.mode {
+            Mode::Node => self.broker.current(),
+            Mode::Sidecar => self.pods.current(&volume.spec.identity.pod_uid),
+        }
+    }
+
+    /// Who may have the volume's connection.
+    #[must_use]
+    pub fn agents_of(&self, volume: &Volume) -> Vec<Agent> {
+        match volume.spec.mode {
+            Mode::Node => self.broker.live(),
+            Mode::Sidecar => self.pods.current(&volume.spec.identity.pod_uid).into_iter().collect(),
+        }
     }
 
     /// Whether each volume of an earlier process has its connection back, or the time for that is over: a

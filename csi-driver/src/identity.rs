@@ -14,13 +14,14 @@ use crate::driver::Driver;
 #[derive(Debug, Clone)]
 pub struct Identity {
     driver: Arc<Driver>,
+    name: String,
 }
 
 impl Identity {
-    /// The service of this driver.
+    /// The service of this driver under one of its names.
     #[must_use]
-    pub fn new(driver: Arc<Driver>) -> Self {
-        Self { driver }
+    pub fn new(driver: Arc<Driver>, name: &str) -> Self {
+        Self { driver, name: name.to_owned() }
     }
 }
 
@@ -31,7 +32,7 @@ impl identity_server::Identity for Identity {
         _: Request<GetPluginInfoRequest>,
     ) -> Result<Response<GetPluginInfoResponse>, Status> {
         Ok(Response::new(GetPluginInfoResponse {
-            name: self.driver.settings.driver_name.clone(),
+            name: self.name.clone(),
             vendor_version: env!("CARGO_PKG_VERSION").to_owned(),
             manifest: [].into(),
         }))

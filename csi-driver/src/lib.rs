@@ -10,6 +10,7 @@
 //! | [`publish`], [`unpublish`] | the life of a volume |
 //! | [`broker`] | the connected agents and their requests |
 //! | `standby` | an agent that is about to take the place of another |
+//! | `sidecar` | pods whose volumes a sidecar of theirs serves: their handoff volumes and sockets |
 //! | `takeover` | volumes whose agent is gone |
 //! | `returns`, [`connection`] | connections that agents give back after a restart |
 //! | `unserved` | those who wait for such a volume |
@@ -44,11 +45,13 @@ mod returns;
 pub mod rotation;
 pub mod run_dir;
 pub mod settings;
+pub mod sidecar;
 pub mod socket;
 mod standby;
 mod takeover;
 pub mod target;
 pub mod unpublish;
 mod unserved;
+mod view;
 pub mod volume;
 pub mod volumes;

@@ -171,6 +171,8 @@ pub enum End {
     /// leaked mount namespace, a process stuck on a server that doesn't answer) gets an error now and is
     /// not waited for.
     Forced,
+    /// Ours, whose own unpublish is still to come: whoever waits gets an error now, and what is in use stays mounted.
+    Connection,
     /// Somebody else's: its open files stay usable.
     Lazy,
 }
@@ -184,11 +186,14 @@ pub fn end(parent: &Parent, how: End) -> io::Result<()> {
     let path = format!("/proc/self/fd/{}/{name}", directory.as_raw_fd());
     let flags = match how {
         End::Forced => UnmountFlags::FORCE | UnmountFlags::DETACH | UnmountFlags::NOFOLLOW,
+        End::Connection => UnmountFlags::FORCE | UnmountFlags::NOFOLLOW,
         End::Lazy => UnmountFlags::DETACH | UnmountFlags::NOFOLLOW,
     };
     for _ in 0..MAX_STACKED {
         match unmount(path.as_str(), flags) {
             Ok(()) => {}
+            // Its connection has ended all the same.
+            Err(rustix::io::Errno::BUSY) if how == End::Connection => return Ok(()),
             // Not a mount point (any more), or not there at all.
             Err(rustix::io::Errno::INVAL | rustix::io::Errno::NOENT) => return Ok(()),
             Err(error) => return Err(error.into()),

@@ -24,6 +24,9 @@ use tonic::{Request, Response, Status};
 use tracing::Instrument;
 
 use crate::driver::Driver;
+use crate::node::checks::Injected;
+use crate::sidecar::handoff;
+use crate::volume::Mode;
 use crate::{publish, unpublish};
 
 const CAPABILITIES: [rpc::Type; 3] =
@@ -33,13 +36,14 @@ const CAPABILITIES: [rpc::Type; 3] =
 #[derive(Debug, Clone)]
 pub struct Node {
     driver: Arc<Driver>,
+    mode: Mode,
 }
 
 impl Node {
-    /// The service of this driver.
+    /// The service of the driver whose volumes are served so.
     #[must_use]
-    pub fn new(driver: Arc<Driver>) -> Self {
-        Self { driver }
+    pub fn new(driver: Arc<Driver>, mode: Mode) -> Self {
+        Self { driver, mode }
     }
 
     fn counted(&self, method: &'static str, done: Result<(), Status>) -> Result<(), Status> {
@@ -84,10 +88,23 @@ impl node_server::Node for Node {
         request: Request<NodePublishVolumeRequest>,
     ) -> Result<Response<NodePublishVolumeResponse>, Status> {
         let published = async {
-            let request = checks::publish(request.into_inner(), &self.driver)?;
-            let span = tracing::info_span!("publish", volume = %request.id);
-            let driver = Arc::clone(&self.driver);
-            self.to_the_end(span, async move { publish::publish(&driver, request).await }).await
+            let (request, driver) = (request.into_inner(), Arc::clone(&self.driver));
+            let request = match self.mode {
+                Mode::Node => Injected::Secrets(checks::publish(request, &driver)?),
+                Mode::Sidecar => checks::injected(request, &driver)?,
+            };
+            match request {
+                Injected::Secrets(request) => {
+                    let span = tracing::info_span!("publish", volume = %request.id);
+                    let work = async move { publish::publish(&driver, request).await };
+                    self.to_the_end(span, work).await
+                }
+                Injected::Handoff(request) => {
+                    let span = tracing::info_span!("publish_handoff", volume = %request.id);
+                    let work = async move { handoff::publish(&driver, request).await };
+                    self.to_the_end(span, work).await
+                }
+            }
         };
         self.counted("NodePublishVolume", published.await)?;
         Ok(Response::new(NodePublishVolumeResponse {}))
@@ -101,7 +118,13 @@ impl node_server::Node for Node {
             let (id, target) = checks::unpublish(&request.into_inner(), &self.driver)?;
             let span = tracing::info_span!("unpublish", volume = %id);
             let driver = Arc::clone(&self.driver);
-            let work = async move { unpublish::unpublish(&driver, id, target).await };
+            let mode = self.mode;
+            let work = async move {
+                if mode == Mode::Sidecar && handoff::is_one(&driver, &id, &target).await? {
+                    return handoff::unpublish(&driver, id, target).await;
+                }
+                unpublish::unpublish(&driver, id, target).await
+            };
             self.to_the_end(span, work).await
         };
         self.counted("NodeUnpublishVolume", unpublished.await)?;
@@ -112,7 +135,11 @@ impl node_server::Node for Node {
         &self,
         request: Request<NodeGetVolumeStatsRequest>,
     ) -> Result<Response<NodeGetVolumeStatsResponse>, Status> {
-        let volume = checks::stats(&request.into_inner(), &self.driver)?;
+        let request = request.into_inner();
+        if self.mode == Mode::Sidecar && checks::is_handoff(&request, &self.driver) {
+            return Ok(Response::new(stats::of_handoff()));
+        }
+        let volume = checks::stats(&request, &self.driver)?;
         Ok(Response::new(stats::of(&volume)))
     }
 

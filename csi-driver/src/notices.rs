@@ -31,6 +31,14 @@ pub(crate) fn mounted_anew(driver: &Driver, spec: &VolumeSpec) {
     tell(driver, spec, "MountedAnew", message.to_owned());
 }
 
+/// Somebody else than the pod's sidecar came to the pod's socket.
+pub(crate) fn handoff_refused(driver: &Driver, spec: &VolumeSpec, why: &dyn std::error::Error) {
+    let message = format!(
+        "a process that isn't the pod's sidecar tried to be given the pod's secrets, and was refused: {why}"
+    );
+    tell(driver, spec, "HandoffRefused", message);
+}
+
 fn tell(driver: &Driver, spec: &VolumeSpec, reason: &str, message: String) {
     let Some(agent) = driver.broker.current() else { return };
     let pod = Some(pod(spec));

@@ -13,7 +13,7 @@
 mod republish;
 
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -30,8 +30,9 @@ use crate::mount::{self, Fresh, MountError, Options};
 use crate::mountinfo;
 use crate::node::checks::{Content, Invalid, Publish};
 use crate::notices;
+use crate::sidecar::{self, AssignmentError};
 use crate::target::{Parent, TargetPath};
-use crate::volume::Volume;
+use crate::volume::{Mode, Volume, VolumeSpec};
 use crate::volumes::Busy;
 
 /// All of it; kubelet gives up after 2 min.
@@ -77,6 +78,17 @@ pub enum PublishError {
     /// The agent refused, and its reason is the whole text, or did not answer.
     #[error("{}", agents_answer(.0))]
     Agent(#[from] CallError),
+    /// sotto-node refused to say what the pod's sidecar is to serve, or did not answer.
+    #[error(transparent)]
+    Assignment(#[from] AssignmentError),
+    /// One would be the application's.
+    #[error(
+        "the pod has another handoff volume: only the sidecar mounts one, and the webhook adds it; remove the other"
+    )]
+    SecondHandoff,
+    /// The pod's socket.
+    #[error("no socket can be made for the pod's sidecar: {0}")]
+    Handoff(#[source] io::Error),
     /// No mount could be made.
     #[error(transparent)]
     Mount(#[from] MountError),
@@ -88,7 +100,7 @@ pub enum PublishError {
     Journal(#[source] io::Error),
 }
 
-fn agents_answer(error: &CallError) -> String {
+pub(crate) fn agents_answer(error: &CallError) -> String {
     match error {
         CallError::Refused(refusal) => refusal.to_string(),
         CallError::Deadline(_) | CallError::Closed | CallError::Packet(_) | CallError::Unknown => {
@@ -98,7 +110,7 @@ fn agents_answer(error: &CallError) -> String {
 }
 
 /// Where a fresh mount goes.
-enum Place {
+pub(crate) enum Place {
     /// Onto a directory that is made for it.
     New(Arc<Parent>),
     /// Onto a dead mount of the same volume.
@@ -118,7 +130,7 @@ enum Seen {
 /// Why it isn't; nothing is left then.
 pub async fn publish(driver: &Driver, request: Publish) -> Result<(), PublishError> {
     let deadline = Instant::now() + PUBLISH_DEADLINE;
-    let Publish { id, target, content } = request;
+    let Publish { id, target, mode, content } = request;
     let _turn = match driver.volumes.turn(&id, TURN_PATIENCE).await {
         Ok(turn) => turn,
         // A take-over has its turn. An error on a mounted volume would cost the pod its directory.
@@ -127,6 +139,8 @@ pub async fn publish(driver: &Driver, request: Publish) -> Result<(), PublishErr
         }
     };
     match look(driver, &id, &target).await? {
+        // kubelet brings nothing new for it.
+        Seen::Ours if mode == Mode::Sidecar => {}
         Seen::Ours => {
             if let Some(content) = republish::refresh(driver, &id, content).await {
                 republish::revive(driver, &id, &target, content, deadline).await;
@@ -183,6 +197,9 @@ async fn first(
         return Err(PublishError::Full(driver.volumes.count()));
     }
     let parent = open_parent(driver, &target).await?;
+    if content.spec.mode == Mode::Sidecar {
+        return sidecar::publish::first(driver, (id, target), content.spec, parent).await;
+    }
     let agent = driver.broker.wait(driver.settings.agent_patience).await?;
     let place = Place::New(Arc::clone(&parent));
     let made = fetch_and_mount(driver, &agent, (&id, &target, place), content, deadline).await;
@@ -192,7 +209,10 @@ async fn first(
     made
 }
 
-async fn open_parent(driver: &Driver, target: &TargetPath) -> Result<Arc<Parent>, PublishError> {
+pub(crate) async fn open_parent(
+    driver: &Driver,
+    target: &TargetPath,
+) -> Result<Arc<Parent>, PublishError> {
     let (kubelet, path) = (Arc::clone(&driver.kubelet), target.clone());
     blocking(move || kubelet.open_parent(&path))
         .await
@@ -207,33 +227,18 @@ async fn fetch_and_mount(
     content: Content,
     deadline: Instant,
 ) -> Result<(), PublishError> {
-    let Content { spec, credentials, context } = content;
+    let Content { mut spec, credentials } = content;
     let patience = deadline.saturating_duration_since(Instant::now() + MOUNT_RESERVE);
     let prepared: Prepared = agent
         .prepare(spec.prepare(id, &driver.kubelet.mount_point(target), &credentials), patience)
         .await?;
 
-    let resend = driver.settings.resend;
-    let id_mapping = if prepared.own_users { IdMapping::Allowed } else { IdMapping::Off };
-    let options = Options { id_mapping, context, resend };
-    let volume = id.clone();
-    let fresh = blocking(move || Fresh::create(&volume, &options)).await?;
+    spec.own_users = prepared.own_users;
+    let fresh = create(driver, id, &spec).await?;
     let (connection, init) = (fresh.connection.as_fd(), fresh.negotiated);
     agent.serve(id, init, false, connection, SERVE_DEADLINE).await?;
 
-    let entry = Entry::new(id.clone(), target.relative(), spec.clone(), init);
-    let (journal, kubelet) = (Arc::clone(&driver.journal), Arc::clone(&driver.kubelet));
-    let at = target.clone();
-    let connection = blocking(move || {
-        journal.record(&entry).map_err(PublishError::Journal)?;
-        let directory = match place {
-            Place::New(parent) => parent.make_target(),
-            Place::OverDead => kubelet.open_mounted(&at),
-        };
-        fresh.attach(&directory.map_err(PublishError::Attach)?).map_err(PublishError::Attach)
-    })
-    .await?;
-
+    let connection = attach(driver, fresh, (id, target, place), &spec).await?;
     let volume = Volume::new(id.clone(), target.clone(), spec, init, Some(connection));
     volume.keep_credentials(credentials);
     let objects = prepared.object_count as usize;
@@ -246,6 +251,40 @@ async fn fetch_and_mount(
     Ok(())
 }
 
+/// A mount that nobody sees yet.
+pub(crate) async fn create(
+    driver: &Driver,
+    id: &VolumeId,
+    spec: &VolumeSpec,
+) -> Result<Fresh, PublishError> {
+    let resend = driver.settings.resend;
+    let id_mapping = if spec.own_users { IdMapping::Allowed } else { IdMapping::Off };
+    let options = Options { id_mapping, context: spec.selinux_context.clone(), resend };
+    let volume = id.clone();
+    Ok(blocking(move || Fresh::create(&volume, &options)).await?)
+}
+
+/// The journal's entry, the directory, the mount, in this order. Returns the connection.
+pub(crate) async fn attach(
+    driver: &Driver,
+    fresh: Fresh,
+    (id, target, place): (&VolumeId, &TargetPath, Place),
+    spec: &VolumeSpec,
+) -> Result<OwnedFd, PublishError> {
+    let entry = Entry::new(id.clone(), target.relative(), spec.clone(), fresh.negotiated);
+    let (journal, kubelet) = (Arc::clone(&driver.journal), Arc::clone(&driver.kubelet));
+    let at = target.clone();
+    blocking(move || {
+        journal.record(&entry).map_err(PublishError::Journal)?;
+        let directory = match place {
+            Place::New(parent) => parent.make_target(),
+            Place::OverDead => kubelet.open_mounted(&at),
+        };
+        fresh.attach(&directory.map_err(PublishError::Attach)?).map_err(PublishError::Attach)
+    })
+    .await
+}
+
 /// For `blocking`, when a step is not answered in time.
 impl From<io::Error> for PublishError {
     fn from(error: io::Error) -> Self {
@@ -255,6 +294,12 @@ impl From<io::Error> for PublishError {
 
 /// Leaves no trace of a publish that failed. kubelet doesn't always call NodeUnpublishVolume after one.
 async fn undo(driver: &Driver, agent: &Agent, id: &VolumeId, parent: Arc<Parent>) {
+    unmake(driver, id, parent).await;
+    give_up(agent, id).await;
+}
+
+/// Takes entry and directory away.
+pub(crate) async fn unmake(driver: &Driver, id: &VolumeId, parent: Arc<Parent>) {
     let (journal, volume) = (Arc::clone(&driver.journal), id.clone());
     let removed = blocking(move || {
         journal.forget(&volume)?;
@@ -263,7 +308,6 @@ async fn undo(driver: &Driver, agent: &Agent, id: &VolumeId, parent: Arc<Parent>
     if let Err(error) = removed.await {
         tracing::warn!(volume = %id, %error, "a failed publish left something behind");
     }
-    give_up(agent, id).await;
 }
 
 /// The agent is told that a volume it prepared won't be mounted.

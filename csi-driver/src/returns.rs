@@ -19,7 +19,7 @@ use crate::credentials::Credentials;
 use crate::driver::{Driver, blocking};
 use crate::mount;
 use crate::mountinfo;
-use crate::volume::Volume;
+use crate::volume::{Mode, Volume};
 
 /// An agent only duplicates an fd.
 const RETURN_DEADLINE: Duration = Duration::from_secs(5);
@@ -27,13 +27,13 @@ const RETURN_DEADLINE: Duration = Duration::from_secs(5);
 /// Why a volume's connection isn't here yet.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ReturnError {
-    #[error("no sotto-node is connected that could give the volume's connection back")]
+    #[error("no agent is connected that could give the volume's connection back")]
     Nobody,
-    #[error("sotto-node doesn't give the volume's connection back: {0}")]
+    #[error("the agent doesn't give the volume's connection back: {0}")]
     Agent(#[from] CallError),
-    #[error("sotto-node gave back no fd")]
+    #[error("the agent gave back no fd")]
     NoFd,
-    #[error("what sotto-node gave back is not the volume's connection: {0}")]
+    #[error("what the agent gave back is not the volume's connection: {0}")]
     Wrong(#[from] ConnectionError),
     #[error("the volume is not in the mount table any more")]
     NotMounted,
@@ -64,7 +64,7 @@ impl ReturnError {
 /// Asks the agents, the newest first, for a volume's connection. The caller has the volume's turn.
 pub(crate) async fn fetch(driver: &Driver, volume: &Volume) -> Result<(), ReturnError> {
     let mut last = ReturnError::Nobody;
-    for agent in driver.broker.live() {
+    for agent in driver.agents_of(volume) {
         match from(driver, volume, agent).await {
             Ok(()) => return Ok(()),
             // A real failure says more than that another agent doesn't know the volume.
@@ -87,7 +87,9 @@ async fn from(driver: &Driver, volume: &Volume, agent: Agent) -> Result<(), Retu
         Ok::<_, ReturnError>(fd)
     })
     .await?;
-    if volume.credentials().is_none() && !returned.service_account_tokens.is_empty() {
+    // A sidecar keeps its token to itself.
+    let wants_token = volume.spec.mode == Mode::Node && volume.credentials().is_none();
+    if wants_token && !returned.service_account_tokens.is_empty() {
         let tokens = SecretBytes::new(returned.service_account_tokens);
         volume.keep_credentials(Credentials::of_tokens(tokens));
     }

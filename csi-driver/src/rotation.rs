@@ -8,7 +8,6 @@
 //! helpers until it is gone; operations may be repeated.
 
 mod operations;
-mod view;
 
 use std::ffi::OsString;
 use std::io;
@@ -109,5 +108,5 @@ async fn reaped(mut child: Child, place: OwnedSemaphorePermit) {
 /// What the kernel or the agent refused.
 pub fn perform(target: OwnedFd, operation: impl io::Read) -> io::Result<()> {
     let operation: Operation = serde_json::from_reader(operation.take(MAX_OPERATION_BYTES))?;
-    operation.perform(view::writable_view(target)?)
+    operation.perform(crate::view::writable(target)?)
 }

@@ -10,11 +10,14 @@ use crate::cli::Serve;
 
 /// Longest name of a CSI driver.
 const MAX_DRIVER_NAME: usize = 63;
+const NAME_RULE: &str = "at most 63 letters, digits, hyphens and dots, between letters or digits";
+/// The second driver's socket, beside the first one's.
+const SIDECAR_SOCKET: &str = "sidecar.sock";
 const SCHEME: &str = "unix://";
 /// File descriptors that are not volumes: sockets, directories, the runtime's.
 const RESERVED_FILES: u64 = 256;
-/// The connection, and the device that errors are answered on.
-const FILES_OF_A_VOLUME: u64 = 2;
+/// The connection, the device that errors are answered on, and a sidecar's socket, its directory and its link.
+const FILES_OF_A_VOLUME: u64 = 5;
 /// Most volumes of a node, whatever its limits say.
 const MOST_VOLUMES: u64 = 10_000;
 /// Anything shorter would turn an agent's restart into errors.
@@ -39,6 +42,8 @@ pub struct Settings {
     pub registration_dir: Option<PathBuf>,
     /// The CSI driver's name.
     pub driver_name: String,
+    /// What pods with a sidecar use.
+    pub sidecar: Option<SidecarDriver>,
     /// This node.
     pub node_name: NodeName,
     /// kubelet's root directory.
@@ -75,6 +80,15 @@ pub struct Settings {
     pub resend: bool,
 }
 
+/// The second CSI driver of this process.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SidecarDriver {
+    /// Its name.
+    pub name: String,
+    /// Path of its CSI socket.
+    pub endpoint: PathBuf,
+}
+
 /// Everything that is wrong with the arguments.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub struct Faults(Vec<String>);
@@ -97,12 +111,12 @@ impl Settings {
             PathBuf::new()
         });
         if !is_driver_name(&serve.driver_name) {
-            let rule = "at most 63 letters, digits, hyphens and dots, between letters or digits";
             faults.push(format!(
-                "--driver-name: {:?} is not a CSI driver's name: {rule}",
+                "--driver-name: {:?} is not a CSI driver's name: {NAME_RULE}",
                 serve.driver_name
             ));
         }
+        let sidecar = sidecar_driver(&serve, &endpoint, &mut faults);
         let node_name = NodeName::parse(serve.node_name.clone());
         if let Err(error) = &node_name {
             faults.push(format!("--node-name: {error}"));
@@ -121,7 +135,7 @@ impl Settings {
         }
         match node_name {
             Ok(node_name) if faults.is_empty() => {
-                Ok(Self::checked(serve, (endpoint, node_name, times), open_files))
+                Ok(Self::checked(serve, (endpoint, sidecar, node_name, times), open_files))
             }
             Ok(_) | Err(_) => Err(Faults(faults)),
         }
@@ -129,7 +143,7 @@ impl Settings {
 
     fn checked(
         serve: Serve,
-        (endpoint, node_name, times): (PathBuf, NodeName, Times),
+        (endpoint, sidecar, node_name, times): (PathBuf, Option<SidecarDriver>, NodeName, Times),
         open_files: Option<u64>,
     ) -> Self {
         let files = open_files.unwrap_or(u64::MAX).saturating_sub(RESERVED_FILES);
@@ -139,6 +153,7 @@ impl Settings {
             endpoint,
             registration_dir: serve.registration_dir,
             driver_name: serve.driver_name,
+            sidecar,
             node_name,
             kubelet_dir: serve.kubelet_dir,
             run_dir: serve.run_dir,
@@ -158,6 +173,37 @@ impl Settings {
             resend: !serve.no_resend,
         }
     }
+}
+
+fn sidecar_driver(
+    serve: &Serve,
+    endpoint: &Path,
+    faults: &mut Vec<String>,
+) -> Option<SidecarDriver> {
+    let name = serve.sidecar_driver_name.clone();
+    if name.is_empty() {
+        return None;
+    }
+    if !is_driver_name(&name) {
+        faults.push(format!(
+            "--sidecar-driver-name: {name:?} is not a CSI driver's name: {NAME_RULE}"
+        ));
+    } else if name == serve.driver_name {
+        faults.push(format!(
+            "--sidecar-driver-name: {name:?} is --driver-name too: kubelet sends tokens to one and none to the other"
+        ));
+    }
+    let own = match &serve.sidecar_endpoint {
+        None => endpoint.with_file_name(SIDECAR_SOCKET),
+        Some(text) => endpoint_path(text).unwrap_or_else(|fault| {
+            faults.push(format!("--sidecar-endpoint: {fault}"));
+            PathBuf::new()
+        }),
+    };
+    if own == endpoint && !endpoint.as_os_str().is_empty() {
+        faults.push("--sidecar-endpoint: it is --endpoint too".to_owned());
+    }
+    Some(SidecarDriver { name, endpoint: own })
 }
 
 /// The path in `unix:///path` (or `unix:/path`).
@@ -231,7 +277,10 @@ mod tests {
     fn the_defaults_are_valid() {
         let settings = check(&[]).unwrap();
         assert_eq!(settings.endpoint, Path::new("/csi/csi.sock"));
-        assert_eq!(settings.max_volumes, 384);
+        assert_eq!(settings.max_volumes, 153);
+        let sidecar = settings.sidecar.unwrap();
+        assert_eq!(sidecar.name, "sidecar.csi.sotto.dev");
+        assert_eq!(sidecar.endpoint, Path::new("/csi/sidecar.sock"));
         assert_eq!((settings.request_deadline, settings.resend), (Duration::from_secs(30), true));
     }
 
@@ -240,6 +289,14 @@ mod tests {
         let settings = check(&["--request-deadline=1m 30s", "--no-resend"]).unwrap();
         assert_eq!((settings.request_deadline, settings.resend), (Duration::from_secs(90), false));
         assert!(check(&["--request-deadline=999ms"]).is_err());
+    }
+
+    #[test]
+    fn the_second_driver_is_another_one_or_none() {
+        assert_eq!(check(&["--sidecar-driver-name="]).unwrap().sidecar, None);
+        let same =
+            ["--sidecar-driver-name=csi.sotto.dev", "--sidecar-endpoint=unix:///csi/csi.sock"];
+        assert_eq!(check(&same).unwrap_err().0.len(), 2);
     }
 
     #[test]

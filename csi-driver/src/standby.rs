@@ -12,7 +12,7 @@ use tokio::task::JoinSet;
 
 use crate::broker::Agent;
 use crate::driver::Driver;
-use crate::volume::Volume;
+use crate::volume::{Mode, Volume};
 
 /// Volumes that are prepared at one time.
 const PARALLEL: usize = 16;
@@ -46,7 +46,8 @@ pub(crate) async fn run(driver: Arc<Driver>, agent: Agent) {
 
 fn others(driver: &Driver, agent: &Agent) -> Vec<Arc<Volume>> {
     let of_another = |volume: &Arc<Volume>| {
-        volume.server().is_some_and(|server| server.instance() != agent.instance())
+        volume.spec.mode == Mode::Node
+            && volume.server().is_some_and(|server| server.instance() != agent.instance())
     };
     driver.volumes.all().into_iter().filter(of_another).collect()
 }

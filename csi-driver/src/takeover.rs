@@ -16,10 +16,12 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
 use crate::broker::Agent;
+use crate::credentials::Credentials;
 use crate::driver::Driver;
 use crate::returns::{self, ReturnError};
+use crate::sidecar::{AssignmentError, assignment, remount};
 use crate::unserved::StillAnswering;
-use crate::volume::Volume;
+use crate::volume::{Mode, Volume};
 use crate::volumes::Busy;
 
 /// Volumes handed over at one time.
@@ -36,12 +38,14 @@ const LAST_PAUSE: Duration = Duration::from_secs(30);
 enum TakeOverError {
     #[error(transparent)]
     Busy(#[from] Busy),
-    #[error("no sotto-node is connected")]
-    NoAgent,
+    #[error("{0} is not connected")]
+    NoAgent(&'static str),
+    #[error(transparent)]
+    Assignment(#[from] AssignmentError),
     #[error(
-        "sotto-node is connected and doesn't answer, as if it were stopped: continue its process, or end it so that the next one serves"
+        "{0} is connected and doesn't answer, as if it were stopped: continue its process, or end it so that the next one serves"
     )]
-    Silent,
+    Silent(&'static str),
     #[error("no token is known: kubelet's next republish brings one")]
     NoToken,
     #[error(transparent)]
@@ -75,7 +79,8 @@ pub(crate) async fn run(driver: Arc<Driver>) {
 async fn restore_all(driver: &Arc<Driver>) -> usize {
     let permits = Arc::new(Semaphore::new(PARALLEL));
     let mut tasks = JoinSet::new();
-    for volume in driver.volumes.all().into_iter().filter(|volume| needs_care(volume)) {
+    let volumes = driver.volumes.all().into_iter();
+    for volume in volumes.filter(|volume| needs_care(volume) && !awaits_sidecar(driver, volume)) {
         let (driver, permits) = (Arc::clone(driver), Arc::clone(&permits));
         tasks.spawn(async move {
             let _permit = permits.acquire().await;
@@ -99,13 +104,20 @@ async fn restore_all(driver: &Arc<Driver>) -> usize {
 /// Volumes whose only holder is this process, now or as soon as an agent has left that is about to.
 pub(crate) fn unserved(driver: &Driver) -> Vec<Arc<Volume>> {
     let alone = |volume: &Arc<Volume>| {
-        volume.is_held() && !volume.server().is_some_and(|agent| agent.takes())
+        // Nobody has read from it yet, and the next process mounts it anew.
+        let is_untouched = volume.spec.mode == Mode::Sidecar && volume.last_instance().is_none();
+        volume.is_held() && !is_untouched && !volume.server().is_some_and(|agent| agent.takes())
     };
     driver.volumes.all().into_iter().filter(alone).collect()
 }
 
 fn needs_care(volume: &Volume) -> bool {
     !volume.is_held() || volume.needs_agent()
+}
+
+/// Its pod's sidecar comes when it comes: nothing is to be tried until then.
+fn awaits_sidecar(driver: &Driver, volume: &Volume) -> bool {
+    volume.spec.mode == Mode::Sidecar && volume.is_held() && driver.agent_for(volume).is_none()
 }
 
 async fn restore(driver: &Driver, id: &VolumeId) -> bool {
@@ -120,9 +132,10 @@ async fn restore(driver: &Driver, id: &VolumeId) -> bool {
             false
         }
         Err(error) => {
-            tracing::warn!(volume = %id, %error, "the volume has no sotto-node yet");
+            tracing::warn!(volume = %id, %error, "nobody serves the volume yet");
             if let Some(volume) = driver.volumes.get(id) {
-                volume.set_trouble(Some(format!("no sotto-node serves the volume: {error}")));
+                let server = volume.spec.mode.server();
+                volume.set_trouble(Some(format!("{server} doesn't serve the volume: {error}")));
             }
             false
         }
@@ -137,9 +150,11 @@ async fn hand_over(driver: &Driver, id: &VolumeId) -> Result<(), TakeOverError> 
     };
     let care = async {
         if volume.is_held() {
-            to_current_agent(driver, &volume).await
-        } else {
-            Ok(returns::fetch(driver, &volume).await?)
+            return to_current_agent(driver, &volume).await;
+        }
+        match returns::fetch(driver, &volume).await {
+            Err(_) if remount::replaces(driver, &volume).await => Ok(()),
+            fetched => Ok(fetched?),
         }
     };
     let done = tokio::select! {
@@ -152,9 +167,10 @@ async fn hand_over(driver: &Driver, id: &VolumeId) -> Result<(), TakeOverError> 
 
 async fn to_current_agent(driver: &Driver, volume: &Volume) -> Result<(), TakeOverError> {
     if volume.is_kept_by_silent() {
-        return Err(TakeOverError::Silent);
+        return Err(TakeOverError::Silent(volume.spec.mode.server()));
     }
-    let agent = driver.broker.current().ok_or(TakeOverError::NoAgent)?;
+    let no_agent = TakeOverError::NoAgent(volume.spec.mode.server());
+    let agent = driver.agent_for(volume).ok_or(no_agent)?;
     if volume.last_instance().is_some_and(|last| last == agent.instance()) {
         // The same process, connected anew: it has served all along.
         let mut silence = volume.silence.lock().await;
@@ -163,11 +179,7 @@ async fn to_current_agent(driver: &Driver, volume: &Volume) -> Result<(), TakeOv
         silence.ends();
         return Ok(());
     }
-    let credentials = volume.credentials().ok_or(TakeOverError::NoToken)?;
-    let (generation, layout) = volume.shown();
-    let place = driver.kubelet.mount_point(&volume.target);
-    let prepare =
-        Prepare { generation, layout, ..volume.spec.prepare(&volume.id, &place, &credentials) };
+    let prepare = prepare(driver, volume).await?;
     let prepared = agent.prepare(prepare, PREPARE_DEADLINE).await?;
     // Held until it is known who answers from now on.
     let mut silence = volume.silence.lock().await;
@@ -183,6 +195,23 @@ async fn to_current_agent(driver: &Driver, volume: &Volume) -> Result<(), TakeOv
     volume.served_by(agent, Some(prepared.object_count as usize));
     silence.ends();
     Ok(())
+}
+
+async fn prepare(driver: &Driver, volume: &Volume) -> Result<Prepare, TakeOverError> {
+    let (generation, layout) = volume.shown();
+    let place = driver.kubelet.mount_point(&volume.target);
+    Ok(match volume.spec.mode {
+        Mode::Node => {
+            let credentials = volume.credentials().ok_or(TakeOverError::NoToken)?;
+            let prepare = volume.spec.prepare(&volume.id, &place, &credentials);
+            Prepare { generation, layout, ..prepare }
+        }
+        Mode::Sidecar => {
+            let assignment = Some(assignment::current(driver, volume).await?);
+            let prepare = volume.spec.prepare(&volume.id, &place, &Credentials::none());
+            Prepare { generation, layout, assignment, ..prepare }
+        }
+    })
 }
 
 async fn give(volume: &Volume, agent: &Agent) -> Result<(), CallError> {

@@ -56,7 +56,7 @@ pub async fn unpublish(
         return Ok(());
     }
     // Our dup closes when the call ends; with the mount gone the agent's session ends as well.
-    let server = known.and_then(|volume| volume.server());
+    let server = known.and_then(|volume| volume.server().or_else(|| driver.agent_for(&volume)));
     driver.volumes.remove(&id);
     if let Some(agent) = server.or_else(|| driver.broker.current())
         && let Err(error) = agent.release(&id, RELEASE_DEADLINE).await

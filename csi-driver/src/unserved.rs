@@ -144,7 +144,7 @@ impl Silence {
         tracing::warn!(
             volume = %volume.id,
             deadline = ?driver.settings.request_deadline,
-            "nobody has served the volume for this long: its readers get errors until sotto-node is back"
+            "nobody has served the volume for this long: its readers get errors until somebody does"
         );
         Ok(())
     }

@@ -10,14 +10,37 @@ use std::sync::{Arc, Mutex, PoisonError};
 use serde::{Deserialize, Serialize};
 use sotto_core::fuse_init::Negotiated;
 use sotto_core::identity::{ClassName, VolumeId, WorkloadIdentity};
-use sotto_handoff::message::Prepare;
+use sotto_handoff::message::{Assignment, Prepare};
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 use crate::broker::Agent;
 use crate::credentials::Credentials;
 use crate::notices;
 use crate::target::TargetPath;
 use crate::unserved::Silence;
+
+/// Who serves a volume.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Mode {
+    /// sotto-node, with the pod's token that kubelet sends.
+    #[default]
+    Node,
+    /// The pod's own sidecar: kubelet sends no token.
+    Sidecar,
+}
+
+impl Mode {
+    /// Whom a message means.
+    #[must_use]
+    pub fn server(self) -> &'static str {
+        match self {
+            Self::Node => "sotto-node",
+            Self::Sidecar => "the pod's sidecar",
+        }
+    }
+}
 
 /// What kubelet said about a volume, checked; without tokens.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -34,6 +57,15 @@ pub struct VolumeSpec {
     pub max_stale_ms: Option<u64>,
     /// Whether objects that the store doesn't have are left out.
     pub optional: bool,
+    /// Who serves it.
+    #[serde(default)]
+    pub mode: Mode,
+    /// The pod has a user namespace of its own.
+    #[serde(default)]
+    pub own_users: bool,
+    /// The SELinux context of the mount.
+    #[serde(default)]
+    pub selinux_context: Option<String>,
 }
 
 impl VolumeSpec {
@@ -89,6 +121,8 @@ impl Drop for Ending {
 struct State {
     connection: Option<Arc<OwnedFd>>,
     credentials: Option<Arc<Credentials>>,
+    /// What the pod's sidecar is to serve, and when sotto-node said so.
+    assignment: Option<(Instant, Assignment)>,
     server: Option<Agent>,
     objects: usize,
     /// The newest generation turned to; 0 while it is the first.
@@ -172,6 +206,18 @@ impl Volume {
     #[must_use]
     pub fn credentials(&self) -> Option<Arc<Credentials>> {
         self.with(|state| state.credentials.clone())
+    }
+
+    /// Keeps what the pod's sidecar is to serve.
+    pub(crate) fn keep_assignment(&self, assignment: Assignment) {
+        self.with(|state| state.assignment = Some((Instant::now(), assignment)));
+    }
+
+    /// What the pod's sidecar is to serve, and how long ago sotto-node said so.
+    pub(crate) fn assignment(&self) -> Option<(std::time::Duration, Assignment)> {
+        self.with(|state| {
+            state.assignment.as_ref().map(|(since, said)| (since.elapsed(), said.clone()))
+        })
     }
 
     /// Notes that `agent` serves, and how many objects where it said so.

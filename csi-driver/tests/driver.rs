@@ -30,6 +30,12 @@ mod restart;
 mod returns;
 #[path = "volumes/services.rs"]
 mod services;
+#[path = "volumes/sidecar.rs"]
+mod sidecar;
+#[path = "volumes/sidecar_peers.rs"]
+mod sidecar_peers;
+#[path = "process/sidecar_restart.rs"]
+mod sidecar_restart;
 #[path = "volumes/takeover.rs"]
 mod takeover;
 #[path = "process/unanswered_rename.rs"]

@@ -102,6 +102,20 @@ pub async fn hello(
 /// # Errors
 /// Why there is no agreement; the agent was told.
 pub async fn welcome(connection: &Connection, standby: bool) -> Result<Agreed, HandshakeError> {
+    asked(connection).await?.welcome(standby).await
+}
+
+/// A peer that asks to be welcome.
+pub struct Asking<'a> {
+    connection: &'a Connection,
+    agreed: Agreed,
+}
+
+/// The driver's side, in two steps: reads who asks.
+///
+/// # Errors
+/// Why there can be no agreement; the agent was told.
+pub async fn asked(connection: &Connection) -> Result<Asking<'_>, HandshakeError> {
     within_deadline(async {
         let Some(Body::Hello(hello)) = connection.receive().await?.frame.body else {
             return Err(HandshakeError::Unexpected);
@@ -117,14 +131,49 @@ pub async fn welcome(connection: &Connection, standby: bool) -> Result<Agreed, H
             connection.send(&frame(Body::Refused(refused)), None).await?;
             return Err(error);
         }
-        let (role, software_name) = (Role::Driver.into(), software());
-        let answer = Welcome { version, role, software: software_name, standby };
-        connection.send(&frame(Body::Welcome(answer)), None).await?;
         let role = hello.role();
         let (instance, software) = (bounded(hello.instance), bounded(hello.software));
-        Ok(Agreed { version, role, instance, software, standby })
+        let agreed = Agreed { version, role, instance, software, standby: false };
+        Ok(Asking { connection, agreed })
     })
     .await
+}
+
+impl Asking<'_> {
+    /// The role that it claims.
+    #[must_use]
+    pub fn role(&self) -> Role {
+        self.agreed.role
+    }
+
+    /// What it calls itself.
+    #[must_use]
+    pub fn instance(&self) -> &str {
+        &self.agreed.instance
+    }
+
+    /// Agrees. `standby`: another agent serves volumes.
+    ///
+    /// # Errors
+    /// The connection's.
+    pub async fn welcome(self, standby: bool) -> Result<Agreed, HandshakeError> {
+        let (role, software) = (Role::Driver.into(), software());
+        let answer = Welcome { version: self.agreed.version, role, software, standby };
+        within_deadline(async {
+            Ok(self.connection.send(&frame(Body::Welcome(answer)), None).await?)
+        })
+        .await?;
+        Ok(Agreed { standby, ..self.agreed })
+    }
+
+    /// Says no.
+    ///
+    /// # Errors
+    /// The connection's.
+    pub async fn refuse(self, refusal: Refusal) -> Result<(), HandshakeError> {
+        let refused = Body::Refused(refusal.into());
+        within_deadline(async { Ok(self.connection.send(&frame(refused), None).await?) }).await
+    }
 }
 
 async fn within_deadline<T>(

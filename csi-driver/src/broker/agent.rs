@@ -9,8 +9,8 @@ use sotto_core::fuse_init::Negotiated;
 use sotto_core::identity::VolumeId;
 use sotto_handoff::link::{Answer, CallError, Link};
 use sotto_handoff::message::{
-    Init, Notice, Ping, Prepare, Prepared, Release, Return, Returned, Serve, Standby, Token,
-    frame::Body,
+    Assignment, Init, Notice, Ping, Prepare, Prepared, Release, Resolve, Return, Returned, Serve,
+    Standby, Token, frame::Body,
 };
 
 use crate::credentials::Credentials;
@@ -61,7 +61,7 @@ impl Agent {
     }
 
     /// Notes that it is about to end.
-    pub(super) fn set_leaving(&self) {
+    pub(crate) fn set_leaving(&self) {
         self.leaving.store(true, Ordering::Release);
     }
 
@@ -182,6 +182,23 @@ impl Agent {
     pub async fn note(&self, notice: Notice, deadline: Duration) -> Result<(), CallError> {
         match self.link.call(Body::Notice(notice), None, deadline).await?.body {
             Body::Acknowledged(_) => Ok(()),
+            _ => Err(CallError::Unknown),
+        }
+    }
+
+    /// Asks what the sidecar of a pod is to serve. It is told to answer a second before `deadline`.
+    ///
+    /// # Errors
+    /// Its refusal, or no answer.
+    pub async fn resolve(
+        &self,
+        mut request: Resolve,
+        deadline: Duration,
+    ) -> Result<Option<Assignment>, CallError> {
+        let own = deadline.saturating_sub(ANSWER_MARGIN).as_millis();
+        request.deadline_ms = u64::try_from(own).unwrap_or(u64::MAX);
+        match self.link.call(Body::Resolve(request), None, deadline).await?.body {
+            Body::Resolved(resolved) => Ok(resolved.assignment),
             _ => Err(CallError::Unknown),
         }
     }

@@ -13,9 +13,10 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::agent::Agent;
 use super::pings;
-use super::requests::Requests;
+use super::requests::{Requests, Scope};
 use crate::driver::Driver;
 use crate::standby;
+use crate::volume::{Mode, Volume};
 
 /// Agents at one time: two during a surge, and room for restarts.
 const MAX_CONNECTIONS: usize = 8;
@@ -65,7 +66,7 @@ async fn attend(driver: Arc<Driver>, connection: Connection, _permit: OwnedSemap
         }
     };
     let instance: Arc<str> = agreed.instance.as_str().into();
-    let requests = Requests::new(Arc::clone(&driver), Arc::clone(&instance));
+    let requests = Requests::new(Arc::clone(&driver), Arc::clone(&instance), Scope::Node);
     let (link, task) = Link::start(connection, Arc::new(requests), MAX_REQUESTS);
     tracing::info!(%instance, software = agreed.software, "sotto-node is connected");
     let agent = Agent::new(&instance, link);
@@ -86,7 +87,8 @@ async fn welcome(
     connection: &Connection,
 ) -> Result<handshake::Agreed, ConnectionRefused> {
     peer::require_uid(connection, driver.settings.agent_uid)?;
-    let standby = driver.volumes.all().iter().any(|volume| volume.server().is_some());
+    let served = |volume: &Arc<Volume>| volume.spec.mode == Mode::Node && volume.server().is_some();
+    let standby = driver.volumes.all().iter().any(served);
     let agreed = handshake::welcome(connection, standby).await?;
     match agreed.role {
         Role::NodeAgent => Ok(agreed),

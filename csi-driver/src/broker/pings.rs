@@ -29,7 +29,7 @@ const MOST_MISSED: u32 = 2;
 const SILENT_FACTOR: u32 = 6;
 
 /// Pings `agent` as long as it is polled: the link's own task tells of the link's end.
-pub(super) async fn watch(driver: &Driver, agent: &Agent) -> Infallible {
+pub(crate) async fn watch(driver: &Driver, agent: &Agent) -> Infallible {
     let (interval, deadline) = (driver.settings.ping_interval, driver.settings.ping_deadline);
     let mut missed = 0;
     let mut is_silent = false;
@@ -74,7 +74,7 @@ async fn leaves_readers_waiting(driver: &Driver, agent: &Agent) -> bool {
 fn fallen_silent(driver: &Driver, agent: &Agent) {
     tracing::error!(
         instance = %agent.instance(),
-        "sotto-node is connected and doesn't answer, as if it were stopped: its volumes count as unserved, \
+        "an agent is connected and doesn't answer, as if it were stopped: its volumes count as unserved, \
          and go to another one when its process has ended"
     );
     agent.set_silent(true);
@@ -98,7 +98,7 @@ async fn woken(driver: &Driver, agent: &Agent) {
         volume.set_trouble(None);
     }
     drop(held);
-    tracing::warn!(instance = %agent.instance(), volumes = volumes.len(), "sotto-node answers again");
+    tracing::warn!(instance = %agent.instance(), volumes = volumes.len(), "an agent answers again");
     driver.broker.changed();
     driver.look_for_agents();
 }

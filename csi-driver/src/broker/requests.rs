@@ -8,12 +8,12 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use sotto_core::identity::VolumeId;
+use sotto_core::identity::{PodUid, VolumeId};
 use sotto_core::names::ObjectPath;
 use sotto_handoff::link::{Answer, Handler};
 use sotto_handoff::message::{
-    Acknowledged, Code, MetricsText, ProviderConnected, Retire, Retired, Rotate, Rotated, Touch,
-    frame::Body,
+    Acknowledged, Code, MetricsText, ProviderConnected, Resolved, Retire, Retired, Rotate, Rotated,
+    Touch, frame::Body,
 };
 use sotto_handoff::refusal::Refusal;
 use sotto_runtime::metrics;
@@ -22,7 +22,8 @@ use crate::driver::{Driver, blocking};
 use crate::mountinfo::{self, Mount};
 use crate::providers;
 use crate::rotation::{self, Operation, RotationError};
-use crate::volume::Volume;
+use crate::sidecar::assignment;
+use crate::volume::{Mode, Volume, VolumeSpec};
 
 /// Between two looks for connections that are being fetched back.
 const HELD_LOOK: Duration = Duration::from_millis(50);
@@ -31,15 +32,35 @@ const HELD_PATIENCE: Duration = Duration::from_secs(15);
 /// How long a request waits for a place for its helper process.
 const PLACE_PATIENCE: Duration = Duration::from_secs(10);
 
+/// Whose volumes an agent may ask about.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Scope {
+    /// Those that sotto-node serves.
+    Node,
+    /// Those of one pod, whose sidecar it is.
+    Pod(PodUid),
+}
+
+impl Scope {
+    fn covers(&self, spec: &VolumeSpec) -> bool {
+        match (self, spec.mode) {
+            (Self::Node, Mode::Node) => true,
+            (Self::Pod(uid), Mode::Sidecar) => *uid == spec.identity.pod_uid,
+            (Self::Node, Mode::Sidecar) | (Self::Pod(_), Mode::Node) => false,
+        }
+    }
+}
+
 /// One agent's requests.
-pub(super) struct Requests {
+pub(crate) struct Requests {
     driver: Arc<Driver>,
     instance: Arc<str>,
+    scope: Scope,
 }
 
 impl Requests {
-    pub(super) fn new(driver: Arc<Driver>, instance: Arc<str>) -> Self {
-        Self { driver, instance }
+    pub(crate) fn new(driver: Arc<Driver>, instance: Arc<str>, scope: Scope) -> Self {
+        Self { driver, instance, scope }
     }
 
     /// The volume, if this agent serves it.
@@ -47,10 +68,13 @@ impl Requests {
         let unknown = || Refusal::new(Code::NotFound, "the driver has no such volume mounted");
         let id = VolumeId::parse(id).map_err(|_| unknown())?;
         let volume = self.driver.volumes.get(&id).ok_or_else(unknown)?;
-        // After a restart of the driver nobody is known to serve: whoever runs as the agent's uid may ask.
+        if !self.scope.covers(&volume.spec) {
+            return Err(unknown());
+        }
+        // After a restart of the driver nobody is known to serve: whoever may serve it may ask.
         match volume.last_instance() {
             Some(other) if other != self.instance => {
-                Err(Refusal::new(Code::PermissionDenied, "another sotto-node serves this volume"))
+                Err(Refusal::new(Code::PermissionDenied, "another agent serves this volume"))
             }
             Some(_) | None => Ok(volume),
         }
@@ -136,7 +160,9 @@ impl Requests {
     /// mount's never comes.
     async fn held(&self) {
         let all = async {
-            while !self.driver.volumes.all().iter().all(|volume| volume.is_held()) {
+            let missing =
+                |volume: &Arc<Volume>| self.scope.covers(&volume.spec) && !volume.is_held();
+            while self.driver.volumes.all().iter().any(missing) {
                 self.driver.look_for_agents();
                 tokio::time::sleep(HELD_LOOK).await;
             }
@@ -161,10 +187,23 @@ impl Handler for Requests {
             Body::Retire(request) => self.retire(request).await,
             Body::Touch(request) => self.touch(request).await,
             Body::Leaving(_) => {
-                self.driver.broker.leaves(&self.instance);
+                match &self.scope {
+                    Scope::Node => self.driver.broker.leaves(&self.instance),
+                    Scope::Pod(uid) => self.driver.pods.leaves(uid, &self.instance),
+                }
                 self.held().await;
                 Ok(Body::Acknowledged(Acknowledged {}).into())
             }
+            Body::Resolve(request) if self.scope != Scope::Node => {
+                let volume = self.own(&request.volume_id)?;
+                let assignment = Some(assignment::anew(&self.driver, &volume).await?);
+                Ok(Body::Resolved(Resolved { assignment }).into())
+            }
+            // Nothing else is a sidecar's to ask.
+            _ if self.scope != Scope::Node => Err(Refusal::new(
+                Code::PermissionDenied,
+                "the driver takes no such request of a sidecar",
+            )),
             Body::ConnectProvider(request) => self.connect_provider(&request.provider).await,
             Body::Metrics(_) => {
                 let text = self.driver.scrape();

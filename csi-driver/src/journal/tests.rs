@@ -20,6 +20,9 @@ fn entry(id: &str) -> Entry {
         refresh_ms: Some(30_000),
         max_stale_ms: None,
         optional: false,
+        mode: crate::volume::Mode::Node,
+        own_users: false,
+        selinux_context: None,
     };
     let init = Negotiated {
         major: 7,

@@ -8,8 +8,10 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use sotto_core::attributes::{AttributeError, SERVICE_ACCOUNT_TOKENS, VolumeAttributes};
-use sotto_core::identity::{IdentifierError, VolumeId};
+use sotto_core::attributes::{
+    AttributeError, SERVICE_ACCOUNT_TOKENS, SidecarAttributes, VolumeAttributes,
+};
+use sotto_core::identity::{IdentifierError, VolumeId, WorkloadIdentity};
 use sotto_core::secret::{SecretBytes, SecretString};
 use sotto_proto::csi::v1::{
     NodeGetVolumeStatsRequest, NodePublishVolumeRequest, NodeUnpublishVolumeRequest,
@@ -20,11 +22,11 @@ use tonic::Code;
 use crate::credentials::{Credentials, publish_secrets};
 use crate::driver::Driver;
 use crate::target::{TargetError, TargetPath};
-use crate::volume::{Volume, VolumeSpec};
+use crate::volume::{Mode, Volume, VolumeSpec};
 
-/// Largest map of tokens: what fits into one frame to the agent. CSI's own limit of 4 KiB for maps is not
 /// Most bytes of a `nodePublishSecretRef`, written as JSON.
 const MAX_PUBLISH_SECRETS_BYTES: usize = 64 << 10;
+/// Largest map of tokens: what fits into one frame to the agent. CSI's own limit of 4 KiB for maps is not
 /// kept by kubelet either.
 pub const MAX_TOKENS_BYTES: usize = 128 << 10;
 /// The one mount flag that kubelet sends on its own (SELinux).
@@ -63,6 +65,12 @@ pub enum Invalid {
          stores' audiences"
     )]
     NoTokens,
+    /// A token of a pod whose sidecar has its own.
+    #[error(
+        "the request has tokens of the pod, which this driver must never see: the CSIDriver object must have \
+         no tokenRequests, and the volume no nodePublishSecretRef"
+    )]
+    Unwanted,
     /// Too many or too large tokens.
     #[error("the service account tokens have {0} bytes: at most {MAX_TOKENS_BYTES}")]
     TokensTooLarge(usize),
@@ -92,7 +100,7 @@ impl Invalid {
             | Self::OtherPod(..)
             | Self::TokensTooLarge(_)
             | Self::PublishSecretsTooLarge(_) => Code::InvalidArgument,
-            Self::NoTokens => Code::FailedPrecondition,
+            Self::NoTokens | Self::Unwanted => Code::FailedPrecondition,
             Self::NotFound(_) => Code::NotFound,
         }
     }
@@ -104,8 +112,28 @@ pub struct Publish {
     pub id: VolumeId,
     /// Where.
     pub target: TargetPath,
+    /// Who is to serve it.
+    pub mode: Mode,
     /// What a first publish needs.
     pub content: Result<Content, Invalid>,
+}
+
+/// NodePublishVolume of a pod's volume with its sidecar's socket, checked.
+pub struct Handoff {
+    /// The volume.
+    pub id: VolumeId,
+    /// Where.
+    pub target: TargetPath,
+    /// Whose.
+    pub identity: WorkloadIdentity,
+}
+
+/// NodePublishVolume of the driver for sidecars, checked.
+pub enum Injected {
+    /// What the application reads.
+    Secrets(Publish),
+    /// What the sidecar mounts.
+    Handoff(Handoff),
 }
 
 /// What a first publish needs.
@@ -114,8 +142,6 @@ pub struct Content {
     pub spec: VolumeSpec,
     /// What kubelet brought for the agent.
     pub credentials: Credentials,
-    /// The SELinux context of the mount.
-    pub context: Option<String>,
 }
 
 /// Checks NodePublishVolume.
@@ -137,25 +163,84 @@ pub fn publish(request: NodePublishVolumeRequest, driver: &Driver) -> Result<Pub
     let target = target_of(&target_path, driver)?;
     let capability = mount_of(volume_capability)?;
 
-    let content = content(capability, &volume_context, (tokens, publish_secrets), &target, driver);
-    Ok(Publish { id, target, content })
+    let attributes = VolumeAttributes::parse(&volume_context, &driver.settings.node_name);
+    let content = attributes
+        .map_err(Invalid::from)
+        .and_then(|attributes| spec(attributes, capability, &target, driver))
+        .and_then(|spec| with_tokens(spec, tokens, publish_secrets));
+    Ok(Publish { id, target, mode: Mode::Node, content })
 }
 
-fn content(
+/// Checks NodePublishVolume of the driver that kubelet sends no tokens to.
+///
+/// # Errors
+/// The first check of the first list that fails; all of them where the volume is no volume of secrets.
+pub fn injected(request: NodePublishVolumeRequest, driver: &Driver) -> Result<Injected, Invalid> {
+    let NodePublishVolumeRequest {
+        volume_id,
+        target_path,
+        volume_capability,
+        secrets,
+        mut volume_context,
+        ..
+    } = request;
+    let (tokens, publish_secrets) = take_secrets(secrets, &mut volume_context);
+    let has_secrets = tokens.is_some() || !publish_secrets.is_empty();
+    drop((tokens, publish_secrets));
+
+    let id = volume_id_of(volume_id)?;
+    let target = target_of(&target_path, driver)?;
+    let capability = mount_of(volume_capability)?;
+    let content = match SidecarAttributes::parse(&volume_context, &driver.settings.node_name) {
+        Ok(SidecarAttributes::Handoff(identity)) => {
+            same_pod(&target, &identity)?;
+            context_of(capability.flags, driver)?;
+            return Ok(Injected::Handoff(Handoff { id, target, identity }));
+        }
+        Ok(SidecarAttributes::Secrets(attributes)) => spec(attributes, capability, &target, driver),
+        Err(error) => Err(error.into()),
+    };
+    let content = content.and_then(|spec| {
+        let spec = VolumeSpec { mode: Mode::Sidecar, ..spec };
+        let content = Content { spec, credentials: Credentials::none() };
+        if has_secrets { Err(Invalid::Unwanted) } else { Ok(content) }
+    });
+    Ok(Injected::Secrets(Publish { id, target, mode: Mode::Sidecar, content }))
+}
+
+fn same_pod(target: &TargetPath, identity: &WorkloadIdentity) -> Result<(), Invalid> {
+    if *target.pod_uid() == identity.pod_uid {
+        return Ok(());
+    }
+    Err(Invalid::OtherPod(target.pod_uid().to_string(), identity.pod_uid.to_string()))
+}
+
+fn spec(
+    attributes: VolumeAttributes,
     capability: Capability,
-    context: &BTreeMap<String, String>,
-    (tokens, publish_secrets): (Option<SecretBytes>, SecretBytes),
     target: &TargetPath,
     driver: &Driver,
-) -> Result<Content, Invalid> {
-    let attributes = VolumeAttributes::parse(context, &driver.settings.node_name)?;
+) -> Result<VolumeSpec, Invalid> {
     let VolumeAttributes { identity, class, refresh, max_stale, optional } = attributes;
-    if *target.pod_uid() != identity.pod_uid {
-        let (path, pod) = (target.pod_uid().to_string(), identity.pod_uid.to_string());
-        return Err(Invalid::OtherPod(path, pod));
-    }
-    let mount_group = group_of(&capability.group)?;
-    let context = context_of(capability.flags, driver)?;
+    same_pod(target, &identity)?;
+    Ok(VolumeSpec {
+        identity,
+        class,
+        mount_group: group_of(&capability.group)?,
+        refresh_ms: refresh.map(milliseconds),
+        max_stale_ms: max_stale.map(milliseconds),
+        optional,
+        mode: Mode::Node,
+        own_users: false,
+        selinux_context: context_of(capability.flags, driver)?,
+    })
+}
+
+fn with_tokens(
+    spec: VolumeSpec,
+    tokens: Option<SecretBytes>,
+    publish_secrets: SecretBytes,
+) -> Result<Content, Invalid> {
     let tokens = tokens.ok_or(Invalid::NoTokens)?;
     if tokens.len() > MAX_TOKENS_BYTES {
         return Err(Invalid::TokensTooLarge(tokens.len()));
@@ -163,10 +248,7 @@ fn content(
     if publish_secrets.len() > MAX_PUBLISH_SECRETS_BYTES {
         return Err(Invalid::PublishSecretsTooLarge(publish_secrets.len()));
     }
-    let credentials = Credentials { tokens, publish_secrets };
-    let (refresh_ms, max_stale_ms) = (refresh.map(milliseconds), max_stale.map(milliseconds));
-    let spec = VolumeSpec { identity, class, mount_group, refresh_ms, max_stale_ms, optional };
-    Ok(Content { spec, credentials, context })
+    Ok(Content { spec, credentials: Credentials { tokens, publish_secrets } })
 }
 
 /// Checks NodeUnpublishVolume.
@@ -195,6 +277,13 @@ pub fn stats(request: &NodeGetVolumeStatsRequest, driver: &Driver) -> Result<Arc
     volume
         .filter(|volume| driver.kubelet.target(&request.volume_path).as_ref() == Ok(&volume.target))
         .ok_or_else(|| Invalid::NotFound(id.to_string()))
+}
+
+/// Whether it is about a volume with a sidecar's socket.
+pub(super) fn is_handoff(request: &NodeGetVolumeStatsRequest, driver: &Driver) -> bool {
+    let target = driver.kubelet.target(&request.volume_path);
+    let id = VolumeId::parse(request.volume_id.clone());
+    matches!((target, id), (Ok(target), Ok(id)) if driver.pods.has_handoff(target.pod_uid(), &id))
 }
 
 fn volume_id_of(id: String) -> Result<VolumeId, Invalid> {

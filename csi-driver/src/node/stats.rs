@@ -15,6 +15,13 @@ pub(super) fn of(volume: &Volume) -> NodeGetVolumeStatsResponse {
     NodeGetVolumeStatsResponse { usage: vec![usage], volume_condition: Some(condition(volume)) }
 }
 
+/// A socket has no size and no condition.
+pub(super) fn of_handoff() -> NodeGetVolumeStatsResponse {
+    let usage = VolumeUsage { available: 0, total: 1, used: 1, unit: Unit::Inodes.into() };
+    let condition = VolumeCondition { abnormal: false, message: "the sidecar's socket".to_owned() };
+    NodeGetVolumeStatsResponse { usage: vec![usage], volume_condition: Some(condition) }
+}
+
 fn condition(volume: &Volume) -> VolumeCondition {
     if let Some(message) = volume.trouble() {
         return VolumeCondition { abnormal: true, message };
@@ -23,7 +30,10 @@ fn condition(volume: &Volume) -> VolumeCondition {
         (_, Some(_)) => VolumeCondition { abnormal: false, message: "served".to_owned() },
         (true, None) => VolumeCondition {
             abnormal: true,
-            message: "no sotto-node serves the volume: reads wait until one does".to_owned(),
+            message: format!(
+                "{} doesn't serve the volume: reads wait until it does",
+                volume.spec.mode.server()
+            ),
         },
         (false, None) => VolumeCondition {
             abnormal: false,

@@ -6,6 +6,7 @@ use tonic::{Code, Status};
 
 use super::checks::Invalid;
 use crate::publish::PublishError;
+use crate::sidecar::AssignmentError;
 use crate::unpublish::UnpublishError;
 
 impl From<Invalid> for Status {
@@ -37,11 +38,17 @@ fn of_publish(error: &PublishError) -> Code {
         PublishError::Full(_) => Code::ResourceExhausted,
         PublishError::Invalid(invalid) => invalid.code(),
         PublishError::OtherTarget(_) => Code::AlreadyExists,
-        PublishError::Target(..) => Code::FailedPrecondition,
+        PublishError::Target(..) | PublishError::SecondHandoff => Code::FailedPrecondition,
         PublishError::Agent(error) => of_call(error),
+        PublishError::Assignment(error) => match error {
+            AssignmentError::NoAgent(_) => Code::Unavailable,
+            AssignmentError::Agent(error) => of_call(error),
+            AssignmentError::Empty => Code::Internal,
+        },
         PublishError::MountTable(_)
         | PublishError::Mount(_)
         | PublishError::Attach(_)
+        | PublishError::Handoff(_)
         | PublishError::Journal(_) => Code::Internal,
     }
 }

@@ -8,11 +8,11 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use sotto_handoff::handshake;
-use sotto_handoff::link::{Answer, Handler, Link};
+use sotto_handoff::handshake::{self, HandshakeError};
+use sotto_handoff::link::{Answer, CallError, Handler, Link};
 use sotto_handoff::message::{
-    Acknowledged, Code, ObjectVersion, Ping, Pong, Prepare, Prepared, Released, Returned, Role,
-    Serving, frame::Body,
+    Acknowledged, AssignedStore, Assignment, Code, ObjectVersion, Ping, Pong, Prepare, Prepared,
+    Released, Resolved, Returned, Role, Serving, frame::Body,
 };
 use sotto_handoff::refusal::Refusal;
 use sotto_handoff::socket::connect;
@@ -29,6 +29,8 @@ pub(crate) enum Asked {
     Token { volume: String, tokens: String },
     Release { volume: String },
     Return { volume: String },
+    Resolve { pod: String, class: String },
+    Notice { reason: String },
 }
 
 /// What an agent does when it is asked for a connection.
@@ -62,6 +64,7 @@ pub(crate) enum Pinging {
 pub(crate) struct Behaviour {
     pub(crate) refuse_prepare: Option<Refusal>,
     pub(crate) refuse_serve: Option<Refusal>,
+    pub(crate) refuse_resolve: Option<Refusal>,
     /// Each Prepare takes one permit.
     pub(crate) gate: Option<Arc<Semaphore>>,
     /// Each Serve takes one permit, with the fd in hand.
@@ -74,10 +77,12 @@ pub(crate) struct Behaviour {
 pub(crate) struct Agent {
     state: Arc<State>,
     task: Mutex<Option<tokio::task::JoinHandle<()>>>,
+    link: Mutex<Option<Link>>,
 }
 
 struct State {
     instance: String,
+    role: Role,
     behaviour: Behaviour,
     asked: watch::Sender<Vec<Asked>>,
     served: Mutex<HashMap<String, Served>>,
@@ -116,8 +121,33 @@ impl Drop for Served {
 impl Agent {
     /// An agent that is connected to the driver of `run_dir`.
     pub(crate) async fn connected(run_dir: &Path, instance: &str, behaviour: Behaviour) -> Self {
+        let agent = Self::new(Role::NodeAgent, instance, behaviour);
+        agent.connect(run_dir).await;
+        agent
+    }
+
+    /// A pod's sidecar, at the pod's socket in `handoff`.
+    pub(crate) async fn sidecar(
+        handoff: &Path,
+        instance: &str,
+        behaviour: Behaviour,
+    ) -> Result<Self, HandshakeError> {
+        let agent = Self::new(Role::Sidecar, instance, behaviour);
+        agent.connect_at(&handoff.join("handoff.sock")).await?;
+        Ok(agent)
+    }
+
+    /// A probe of a pod's sidecar.
+    pub(crate) async fn probe(handoff: &Path) -> Self {
+        let agent = Self::new(Role::Probe, "probe", Behaviour::default());
+        agent.connect_at(&handoff.join("handoff.sock")).await.unwrap();
+        agent
+    }
+
+    fn new(role: Role, instance: &str, behaviour: Behaviour) -> Self {
         let state = State {
             instance: instance.to_owned(),
+            role,
             behaviour,
             asked: watch::Sender::new(Vec::new()),
             served: Mutex::default(),
@@ -125,26 +155,37 @@ impl Agent {
             tokens: Mutex::default(),
             pings: watch::Sender::default(),
         };
-        let agent = Self { state: Arc::new(state), task: Mutex::new(None) };
-        agent.connect(run_dir).await;
-        agent
+        Self { state: Arc::new(state), task: Mutex::new(None), link: Mutex::new(None) }
     }
 
     /// Connects, again if need be, and keeps what it serves.
     pub(crate) async fn connect(&self, run_dir: &Path) {
+        self.connect_at(&run_dir.join("node.sock")).await.unwrap();
+    }
+
+    /// The same, at any socket.
+    pub(crate) async fn connect_at(&self, socket: &Path) -> Result<(), HandshakeError> {
         self.disconnect().await;
-        let connection = connect(&run_dir.join("node.sock")).await.unwrap();
-        handshake::hello(&connection, Role::NodeAgent, &self.state.instance).await.unwrap();
-        let (_link, run) =
-            Link::start(connection, Arc::new(Requests(Arc::clone(&self.state))), 512);
+        let connection = connect(socket).await.unwrap();
+        handshake::hello(&connection, self.state.role, &self.state.instance).await?;
+        let (link, run) = Link::start(connection, Arc::new(Requests(Arc::clone(&self.state))), 512);
         let task = tokio::spawn(async move {
             run.await;
         });
         *self.task.lock().unwrap() = Some(task);
+        *self.link.lock().unwrap() = Some(link);
+        Ok(())
+    }
+
+    /// Asks the driver.
+    pub(crate) async fn ask(&self, body: Body) -> Result<Body, CallError> {
+        let link = self.link.lock().unwrap().clone().unwrap();
+        Ok(link.call(body, None, super::machine::PATIENCE).await?.body)
     }
 
     /// Loses the connection, but not the volumes.
     pub(crate) async fn disconnect(&self) {
+        *self.link.lock().unwrap() = None;
         let task = self.task.lock().unwrap().take();
         if let Some(task) = task {
             task.abort();
@@ -220,6 +261,12 @@ impl Agent {
     }
 }
 
+/// What every class is resolved to.
+fn assignment() -> Assignment {
+    let store = AssignedStore { name: "main".to_owned(), ..AssignedStore::default() };
+    Assignment { store: Some(store), ..Assignment::default() }
+}
+
 struct Requests(Arc<State>);
 
 impl Handler for Requests {
@@ -256,7 +303,19 @@ impl Handler for Requests {
                 state.note(Asked::Release { volume: release.volume_id });
                 Ok(Body::Released(Released {}).into())
             }
-            Body::Notice(_) | Body::Standby(_) => Ok(Body::Acknowledged(Acknowledged {}).into()),
+            Body::Resolve(resolve) => {
+                state.note(Asked::Resolve {
+                    pod: resolve.pod.unwrap().uid,
+                    class: resolve.secret_provider_class,
+                });
+                let resolved = Body::Resolved(Resolved { assignment: Some(assignment()) });
+                state.behaviour.refuse_resolve.clone().map_or(Ok(resolved.into()), Err)
+            }
+            Body::Notice(notice) => {
+                state.note(Asked::Notice { reason: notice.reason });
+                Ok(Body::Acknowledged(Acknowledged {}).into())
+            }
+            Body::Standby(_) => Ok(Body::Acknowledged(Acknowledged {}).into()),
             other => panic!("an agent is never asked {other:?}"),
         }
     }
@@ -269,6 +328,8 @@ impl State {
 
     async fn prepare(&self, prepare: Prepare) -> Result<Answer, Refusal> {
         assert!(prepare.deadline_ms > 0);
+        let wanted = (self.role == Role::Sidecar).then(assignment);
+        assert_eq!(prepare.assignment, wanted);
         self.tokens.lock().unwrap().clone_from(&prepare.service_account_tokens);
         self.note(Asked::Prepare {
             volume: prepare.volume_id,

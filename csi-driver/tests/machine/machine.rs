@@ -14,7 +14,7 @@ use sotto_csi::app::App;
 use sotto_csi::cli::{Cli, Serve};
 use sotto_csi::mountinfo::{self, Mount};
 use sotto_csi::settings::Settings;
-use sotto_csi::volume::VolumeSpec;
+use sotto_csi::volume::{Mode, VolumeSpec};
 use sotto_proto::csi::v1::node_client::NodeClient;
 use sotto_proto::csi::v1::volume_capability::{AccessType, MountVolume};
 use sotto_proto::csi::v1::{
@@ -129,6 +129,47 @@ impl Machine {
         self.node().await.node_publish_volume(request).await.map(drop)
     }
 
+    async fn sidecar_node(&self) -> NodeClient<Channel> {
+        NodeClient::new(self.connect("csi/sidecar.sock").await)
+    }
+
+    /// Where a volume of pod `uid` is mounted.
+    pub(crate) fn target_of(&self, uid: &str, volume: &str) -> PathBuf {
+        let pod = self.path("kubelet/pods").join(uid);
+        pod.join("volumes/kubernetes.io~csi").join(volume).join("mount")
+    }
+
+    /// What kubelet sends for the two volumes of an injected pod: the same, but no token.
+    pub(crate) fn injected(&self, id: &str, uid: &str, volume: &str) -> NodePublishVolumeRequest {
+        let target = self.target_of(uid, volume);
+        std::fs::create_dir_all(target.parent().unwrap()).unwrap();
+        let mut request = request(&target, id, uid, "");
+        request.secrets.clear();
+        if volume == "handoff" {
+            request.volume_context.remove("secretProviderClass");
+            request.volume_context.insert("sotto.dev/role".to_owned(), "handoff".to_owned());
+        }
+        request
+    }
+
+    pub(crate) async fn send_injected(
+        &self,
+        request: NodePublishVolumeRequest,
+    ) -> Result<(), Status> {
+        self.sidecar_node().await.node_publish_volume(request).await.map(drop)
+    }
+
+    /// Publishes a volume (`secrets` or `handoff`) of an injected pod.
+    pub(crate) async fn inject(&self, id: &str, uid: &str, volume: &str) -> Result<(), Status> {
+        self.send_injected(self.injected(id, uid, volume)).await
+    }
+
+    pub(crate) async fn eject(&self, id: &str, uid: &str, volume: &str) -> Result<(), Status> {
+        let target_path = self.target_of(uid, volume).display().to_string();
+        let request = NodeUnpublishVolumeRequest { volume_id: id.to_owned(), target_path };
+        self.sidecar_node().await.node_unpublish_volume(request).await.map(drop)
+    }
+
     pub(crate) async fn unpublish(&self, id: &str, uid: &str) -> Result<(), Status> {
         let target_path = self.target(uid).display().to_string();
         let request = NodeUnpublishVolumeRequest { volume_id: id.to_owned(), target_path };
@@ -215,6 +256,9 @@ pub(crate) fn spec(uid: &str) -> VolumeSpec {
         refresh_ms: None,
         max_stale_ms: None,
         optional: false,
+        mode: Mode::Node,
+        own_users: false,
+        selinux_context: None,
     }
 }
 

@@ -185,7 +185,7 @@ fn the_mount_group_and_the_selinux_context_are_read() {
     let label = "system_u:object_r:container_file_t:s0:c1,c2";
     let flag = format!("context=\"{label}\"");
     let labelled = bench.change(|request| request.volume_capability = flags(&[&flag])).unwrap();
-    assert_eq!(labelled.content.unwrap().context.as_deref(), Some(label));
+    assert_eq!(labelled.content.unwrap().spec.selinux_context.as_deref(), Some(label));
 }
 
 #[test]
@@ -195,7 +195,7 @@ fn the_administrators_context_is_for_mounts_that_kubelet_names_none_for() {
     bench.driver.settings.selinux_context = Some("system_u:object_r:default_t:s0".to_owned());
     let context = |flag: &[&str]| {
         let labelled = bench.change(|request| request.volume_capability = flags(flag)).unwrap();
-        labelled.content.unwrap().context
+        labelled.content.unwrap().spec.selinux_context
     };
     assert_eq!(context(&[]).as_deref(), Some("system_u:object_r:default_t:s0"));
     assert_eq!(context(&["context=kubelets"]).as_deref(), Some("kubelets"));
@@ -225,7 +225,7 @@ fn what_the_node_publish_secret_ref_holds_goes_along_and_no_further() {
 fn without_selinux_no_context_reaches_the_kernel() {
     let bench = bench();
     let labelled = bench.change(|request| request.volume_capability = flags(&["context=x"]));
-    assert_eq!(labelled.unwrap().content.unwrap().context, None);
+    assert_eq!(labelled.unwrap().content.unwrap().spec.selinux_context, None);
 }
 
 #[test]
