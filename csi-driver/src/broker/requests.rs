@@ -17,6 +17,8 @@ use sotto_handoff::message::{
 };
 use sotto_handoff::refusal::Refusal;
 use sotto_runtime::metrics;
+use tokio::sync::Mutex;
+use tokio::time::Instant;
 
 use crate::driver::{Driver, blocking};
 use crate::mountinfo::{self, Mount};
@@ -29,6 +31,8 @@ use crate::volume::{Mode, Volume, VolumeSpec};
 const HELD_LOOK: Duration = Duration::from_millis(50);
 /// How long an agent that leaves is kept for them.
 const HELD_PATIENCE: Duration = Duration::from_secs(15);
+/// Between two resolutions for one sidecar.
+const RESOLVE_INTERVAL: Duration = Duration::from_secs(1);
 /// How long a request waits for a place for its helper process.
 const PLACE_PATIENCE: Duration = Duration::from_secs(10);
 
@@ -56,11 +60,13 @@ pub(crate) struct Requests {
     driver: Arc<Driver>,
     instance: Arc<str>,
     scope: Scope,
+    /// Until a sidecar may have its class resolved again.
+    resolve_at: Mutex<Instant>,
 }
 
 impl Requests {
     pub(crate) fn new(driver: Arc<Driver>, instance: Arc<str>, scope: Scope) -> Self {
-        Self { driver, instance, scope }
+        Self { driver, instance, scope, resolve_at: Mutex::new(Instant::now()) }
     }
 
     /// The volume, if this agent serves it.
@@ -172,6 +178,16 @@ impl Requests {
         }
     }
 
+    /// One at a time and no faster than any volume refreshes: each may be a question to the API server.
+    async fn resolve(&self, volume: &str) -> Result<Answer, Refusal> {
+        let volume = self.own(volume)?;
+        let mut at = self.resolve_at.lock().await;
+        tokio::time::sleep_until(*at).await;
+        *at = Instant::now() + RESOLVE_INTERVAL;
+        let assignment = Some(assignment::anew(&self.driver, &volume).await?);
+        Ok(Body::Resolved(Resolved { assignment }).into())
+    }
+
     async fn connect_provider(&self, name: &str) -> Result<Answer, Refusal> {
         let connected = providers::connect(&self.driver.settings.provider_dirs, name).await?;
         let body = Body::ProviderConnected(ProviderConnected {});
@@ -195,9 +211,7 @@ impl Handler for Requests {
                 Ok(Body::Acknowledged(Acknowledged {}).into())
             }
             Body::Resolve(request) if self.scope != Scope::Node => {
-                let volume = self.own(&request.volume_id)?;
-                let assignment = Some(assignment::anew(&self.driver, &volume).await?);
-                Ok(Body::Resolved(Resolved { assignment }).into())
+                self.resolve(&request.volume_id).await
             }
             // Nothing else is a sidecar's to ask.
             _ if self.scope != Scope::Node => Err(Refusal::new(

@@ -53,7 +53,8 @@ async fn on_sigterm_a_volume_without_an_agent_is_waited_for() {
     let agent = Agent::connected(&machine.run_dir(), "a", Behaviour::default()).await;
     machine.publish("csi-1", "uid-1", "token").await.unwrap();
     agent.die().await;
-    eventually("the driver noticed", || log(&machine).contains("nobody serves the volume yet")).await;
+    eventually("the driver noticed", || log(&machine).contains("nobody serves the volume yet"))
+        .await;
     process.terminate();
     eventually("the driver begins to leave", || !machine.path(REGISTRATION).exists()).await;
     let _next = Agent::connected(&machine.run_dir(), "b", Behaviour::default()).await;

@@ -160,8 +160,12 @@ async fn a_sidecar_asks_about_its_own_pod_alone() {
     // And sotto-node asks nothing about the sidecar's.
     let retire = Retire { volume_id: "csi-s".to_owned(), generation: 1 };
     assert!(node.ask(Body::Retire(retire)).await.is_err());
-    let own = Resolve { volume_id: "csi-s".to_owned(), ..Resolve::default() };
-    assert!(matches!(agent.ask(Body::Resolve(own)).await.unwrap(), Body::Resolved(_)));
+    let began = std::time::Instant::now();
+    for _ in 0..2 {
+        let own = Resolve { volume_id: "csi-s".to_owned(), ..Resolve::default() };
+        assert!(matches!(agent.ask(Body::Resolve(own)).await.unwrap(), Body::Resolved(_)));
+    }
+    assert!(began.elapsed() >= Duration::from_secs(1), "it may not hurry sotto-node");
 }
 
 #[tokio::test(flavor = "multi_thread")]
