@@ -1,11 +1,12 @@
 //! A SecretProviderClass that is edited while pods have its volumes: they turn to what it says at their next refresh.
 
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use serde_json::json;
 use sotto_dev::kubelet::Pod;
-use sotto_dev::store::{DevStore, Operation};
+use sotto_dev::store::{DevStore, Fault, Operation};
 use sotto_tests::files::{mode_and_owner, read};
 use sotto_tests::scene::Scene;
 use sotto_tests::wait::until;
@@ -83,6 +84,38 @@ async fn an_edit_that_cannot_be_served_changes_nothing() -> anyhow::Result<()> {
     scene.write("payments/checkout/other", json!({"user": "u-9"})).await?;
     let user = target.join("user");
     until("the new object", || std::fs::read_to_string(&user).is_ok_and(|it| it == "u-9")).await?;
+    scene.stop(&pod).await
+}
+
+/// One volume is told; the others are about to look at their class, and know it from the store's gate.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_edit_waits_while_the_store_wants_to_be_left_alone() -> anyhow::Result<()> {
+    let (scene, pod, target) = scene(PASSWORD).await?;
+    let mut others = Vec::new();
+    for name in ["checkout-1", "checkout-2", "checkout-3", "checkout-4"] {
+        let mut pod = scene.pod(name, "checkout", "db");
+        pod.volumes[0].attributes.insert("sotto.dev/refresh".to_owned(), "1s".to_owned());
+        others.push((scene.publish(&pod).await?, pod));
+    }
+    let log = scene.node().agent().log();
+    let waits = |text: &str| text.contains("refreshes of its volumes wait");
+    let waits = || log.read(|lines| lines.iter().any(|line| waits(&line.text)));
+    scene.store().fail(None, Fault::RateLimited(Some(4)), Some(1));
+    until("the store's wish", waits).await?;
+    let since = Instant::now();
+    let role = scene.store().role("jwt", "payments").context("the role")?;
+    scene.store().put_role("jwt", "other", role);
+    scene.class_with("db", json!({"roleName": "other", "objects": PASSWORD}))?;
+    let second = Path::new("..2");
+    let targets: Vec<&PathBuf> = others.iter().map(|(target, _)| target).chain([&target]).collect();
+    let turned =
+        |target: &&&PathBuf| std::fs::read_link(target.join("..data")).is_ok_and(|it| it == second);
+    until("the first that follows", || targets.iter().any(|it| turned(&it))).await?;
+    assert!(since.elapsed() > Duration::from_secs(2), "the store was asked at once");
+    until("the last that follows", || targets.iter().all(|it| turned(&it))).await?;
+    for (_, other) in &others {
+        scene.stop(other).await?;
+    }
     scene.stop(&pod).await
 }
 

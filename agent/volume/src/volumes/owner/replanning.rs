@@ -33,6 +33,9 @@ use crate::classes::ClassError;
 /// How long the fetch may take.
 const DEADLINE: Duration = Duration::from_secs(60);
 
+/// How long a look at the class may keep the volume's refreshes waiting.
+const CLASS_DEADLINE: Duration = Duration::from_secs(10);
+
 /// An edit is tried again after 1, 2, 4 ... refreshes, at most this many.
 const MOST_WAIT: u32 = 32;
 
@@ -82,7 +85,9 @@ impl Owner {
         let (shared, spec) = (Arc::clone(&self.shared), Arc::clone(&self.spec));
         self.work.push(Box::pin(async move {
             let namespace = &spec.identity.namespace;
-            Done::Class(shared.services.classes.class(namespace, &spec.class).await)
+            let class = shared.services.classes.class(namespace, &spec.class);
+            let unread = |_| Err(ClassError::Unavailable { reason: "no answer in time".to_owned() });
+            Done::Class(tokio::time::timeout(CLASS_DEADLINE, class).await.unwrap_or_else(unread))
         }));
         true
     }
@@ -147,15 +152,16 @@ impl Owner {
             }
         };
         let State::Serving { held } = &mut self.state else { return };
-        if let Some(session) = session {
-            let old = std::mem::replace(&mut held.session, Arc::new(session));
-            revoke_later(&self.shared, old);
-        }
+        let old = session.map(|new| std::mem::replace(&mut held.session, Arc::new(new)));
         let (policy, token) = (policy(&self.shared, &self.spec), held.session.token_life());
         held.turning = Turning::new(policy, &plan, leases, next.generation(), token);
         (held.class, held.plan, held.failed_edit) = (class, Arc::new(plan), None);
         tracing::info!(volume = %self.spec.volume, "the class was edited: the volume turns to what it says now");
         self.turn(Turn { next: Some(next), heal: refused, open: true, ..Turn::default() });
+        // With the turn's beginning the new login is left to the next worker: until then it needs the old one.
+        if let Some(old) = old {
+            revoke_later(&self.shared, old);
+        }
     }
 }
 
