@@ -19,6 +19,10 @@ pub enum AuditAction {
     VerifyToken,
     /// A pod's secrets were asked for at a store.
     Fetch,
+    /// A sidecar's volume was given its class and its store.
+    Resolve,
+    /// A process asked for a pod's connection at the pod's handoff socket.
+    Handoff,
     /// A volume ended and its store token was revoked.
     Release,
 }
@@ -64,8 +68,9 @@ pub struct AuditRecord {
     /// Why, where it was denied.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
-    /// The volume.
-    pub volume: VolumeId,
+    /// The volume; none where the pod itself is meant.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub volume: Option<VolumeId>,
     /// The pod that the volume belongs to.
     #[serde(flatten)]
     pub identity: WorkloadIdentity,
@@ -100,7 +105,7 @@ mod tests {
             action: AuditAction::Open,
             decision: Decision::Allowed,
             reason: None,
-            volume: VolumeId::parse("csi-1").unwrap(),
+            volume: VolumeId::parse("csi-1").ok(),
             identity: WorkloadIdentity {
                 namespace: Namespace::parse("payments").unwrap(),
                 pod_name: PodName::parse("web-0").unwrap(),

@@ -1,5 +1,7 @@
 //! How large objects and volumes may be. Defaults follow DESIGN.md; the administrator may lower them.
 
+use std::ops::RangeInclusive;
+
 /// Bounds on what one volume may hold, enforced before anything is mounted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
@@ -11,6 +13,15 @@ pub struct Limits {
     pub objects: usize,
     /// Most volumes that one node agent serves.
     pub volumes: usize,
+}
+
+impl Limits {
+    /// What the administrator may write for `object_bytes`.
+    pub const OBJECT_BYTES: RangeInclusive<usize> = 1..=64 << 20;
+    /// What the administrator may write for `volume_bytes`.
+    pub const VOLUME_BYTES: RangeInclusive<usize> = 1..=256 << 20;
+    /// What the administrator may write for `objects`.
+    pub const OBJECTS: RangeInclusive<usize> = 1..=10_000;
 }
 
 impl Default for Limits {

@@ -25,7 +25,7 @@ pub(crate) const APPLY_STATUS: Call = call(CLASSES, "secretproviderclasspodstatu
 pub(crate) const CREATE_EVENT: Call = call("", "events", "create");
 pub(crate) const PATCH_EVENT: Call = call("", "events", "patch");
 pub(crate) const REVIEW_TOKEN: Call = call("authentication.k8s.io", "tokenreviews", "create");
-/// For `spec.hostUsers` and nothing else.
+/// For `spec.hostUsers`, and for the shape of a pod that has a sidecar's volume.
 pub(crate) const GET_POD: Call = call("", "pods", "get");
 pub(crate) const GET_DRIVER: Call = call("storage.k8s.io", "csidrivers", "get");
 

@@ -12,7 +12,7 @@
 //! | [`token_review`] | what the API server says about a pod's token |
 //! | [`events`] | events on pods, deduplicated and rate-limited |
 //! | [`pod_status`] | SecretProviderClassPodStatus objects, written and never read |
-//! | [`pods`] | whether a pod has a user namespace of its own |
+//! | [`pods`] | whether a pod has a user namespace of its own, and Sotto's sidecar |
 //! | [`driver_check`] | the CSIDriver object compared with the configuration |
 //! | [`calls`] | every verb, group and resource |
 //! | [`api_error`] | how a call can fail |

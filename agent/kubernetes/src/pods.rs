@@ -1,6 +1,8 @@
-//! One thing about a pod: whether it has a user namespace of its own.
+//! Two things about a pod: whether it has a user namespace of its own, and whether it has Sotto's sidecar.
 //!
 //! Invariant: nothing else of the pod is kept, and nothing of it is logged: the rest of its spec isn't ours.
+
+mod injection;
 
 use std::time::Duration;
 
@@ -13,6 +15,9 @@ use sotto_core::identity::WorkloadIdentity;
 use crate::api_error::ApiError;
 use crate::calls::GET_POD;
 use crate::client::Cluster;
+pub use injection::{InjectionFault, SIDECAR};
+
+use injection::Spec;
 
 /// Far more than a pod may have (etcd takes 1.5 MiB).
 const LARGEST_POD_BYTES: usize = 2 << 20;
@@ -35,10 +40,13 @@ struct Metadata {
     uid: String,
 }
 
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Spec {
-    host_users: Option<bool>,
+/// What an injected pod is like.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Injection {
+    /// Whether it has `hostUsers: false`.
+    pub own_users: bool,
+    /// Why it is no pod for a sidecar's volume, if it isn't.
+    pub faults: Vec<InjectionFault>,
 }
 
 impl Pods {
@@ -53,12 +61,30 @@ impl Pods {
     /// # Errors
     /// It isn't there, or the API server gave no answer.
     pub async fn has_own_users(&self, pod: &WorkloadIdentity) -> Result<bool, ApiError> {
+        Ok(self.spec(pod).await?.host_users == Some(false))
+    }
+
+    /// Whether the pod has Sotto's sidecar, with one of these images, or any where there are none.
+    ///
+    /// # Errors
+    /// It isn't there, or the API server gave no answer.
+    pub async fn injection(
+        &self,
+        pod: &WorkloadIdentity,
+        images: &[String],
+    ) -> Result<Injection, ApiError> {
+        let spec = self.spec(pod).await?;
+        let own_users = spec.host_users == Some(false);
+        Ok(Injection { own_users, faults: spec.injection_faults(images) })
+    }
+
+    async fn spec(&self, pod: &WorkloadIdentity) -> Result<Spec, ApiError> {
         let asked = tokio::time::timeout(self.deadline, self.get(pod)).await;
         let found = asked.map_err(|_| ApiError::Deadline(self.deadline))??;
         if found.metadata.uid != pod.pod_uid.as_str() {
             return Err(ApiError::from_code(GET_POD, 404, "the name belongs to another pod now"));
         }
-        Ok(found.spec.host_users == Some(false))
+        Ok(found.spec)
     }
 
     /// By hand: kube's own calls log a body that they can't parse.

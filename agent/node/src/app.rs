@@ -17,6 +17,7 @@ use sotto_volume::audit::AuditLog;
 use sotto_volume::classes::ClassSource;
 use sotto_volume::cluster::{ClusterView, NoCluster, Reviews};
 use sotto_volume::driver::DriverCalls;
+use sotto_volume::driver::link::{DriverLink, Leave};
 use sotto_volume::reporter::{NoReports, PodReporter};
 use sotto_volume::token::TokenVerifier;
 use sotto_volume::volumes::{Deadlines, Services, Volumes};
@@ -26,10 +27,11 @@ use crate::arguments::ServeArguments;
 use crate::capacity::Room;
 use crate::cluster::Membership;
 use crate::config::{AuditOutput, ClassesFrom, Config, Driver};
-use crate::driver::{DriverLink, Leave};
+use crate::driver;
 use crate::metrics;
 use crate::provider_sockets::DriverSockets;
 use crate::readiness::Readiness;
+use crate::resolver::Requests;
 
 /// How long a driver that is being replaced is waited for; well within the pod's grace period, 60 s.
 const LEAVE_PATIENCE: Duration = Duration::from_secs(25);
@@ -68,7 +70,8 @@ async fn serve(
     arguments: &ServeArguments,
     taken: TakenUp,
 ) -> anyhow::Result<()> {
-    let Config { stores, limits, refresh, tokens, classes, audit, driver, metrics } = config;
+    let Config { stores, limits, refresh, tokens, classes, audit, driver, metrics, sidecar } =
+        config;
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let counted: Arc<AgentMetrics> = Arc::default();
     let audit = AuditLog::start(output(audit), Arc::clone(&clock))?.counting(Arc::clone(&counted));
@@ -86,12 +89,13 @@ async fn serve(
         false => LockedMemory::new(),
     });
     let sockets: Arc<dyn ProviderSockets> = Arc::new(DriverSockets(calls.clone()));
+    let stores = Arc::new(stores.with_provider_sockets(&sockets));
     let volumes = Volumes::new(Services {
         node,
         classes: surroundings.classes,
         reporter: surroundings.reporter,
         reviews: Reviews { cluster: surroundings.view, stores: tokens.review },
-        stores: Arc::new(stores.with_provider_sockets(&sockets)),
+        stores: Arc::clone(&stores),
         verifier: TokenVerifier::new(tokens.keys, tokens.issuer, tokens.leeway, Arc::clone(&clock)),
         memory: Arc::clone(&memory) as _,
         audit: audit.clone(),
@@ -117,9 +121,10 @@ async fn serve(
             .with_context(|| format!("metrics can't be answered at {address} (metrics.address)"))?;
     }
     let leave = Leave::default();
+    let pods = surroundings.membership.as_ref().map(|it| it.sidecars(sidecar.images));
     let link = DriverLink::new(
-        driver,
-        volumes.clone(),
+        driver::endpoint(&driver),
+        Requests::new(volumes.clone(), stores, pods),
         links,
         readiness,
         volumes.standby(),
@@ -270,7 +275,11 @@ async fn surroundings(
     }
 }
 
-async fn linked(link: DriverLink<Volumes>, membership: Option<Membership>, drain: Drain) {
+async fn linked(
+    link: DriverLink<Requests, Readiness>,
+    membership: Option<Membership>,
+    drain: Drain,
+) {
     if let Some(membership) = membership {
         membership.settle(&drain).await;
     }

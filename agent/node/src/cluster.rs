@@ -23,6 +23,7 @@ use sotto_volume::classes::ClassSource;
 use sotto_volume::cluster::ClusterView;
 use sotto_volume::reporter::PodReporter;
 
+use crate::resolver::{PodCheck, SidecarPods};
 use classes::ClusterClasses;
 use reporter::ClusterReporter;
 use view::View;
@@ -80,6 +81,12 @@ impl Membership {
     #[must_use]
     pub fn view(&self) -> Arc<dyn ClusterView> {
         Arc::new(View::new(&self.cluster))
+    }
+
+    /// Which pods have Sotto's sidecar, with one of these images.
+    #[must_use]
+    pub fn sidecars(&self, images: Vec<String>) -> Arc<dyn PodCheck> {
+        Arc::new(SidecarPods::new(&self.cluster, images))
     }
 
     /// Compares the CSIDriver object with the stores' audiences, once, as soon as the API server answers;

@@ -11,6 +11,7 @@ mod limits;
 mod metrics;
 mod refresh;
 mod section;
+mod sidecar;
 mod stores;
 mod tokens;
 
@@ -28,6 +29,7 @@ use sotto_store::Stores;
 pub use audit::AuditOutput;
 pub use classes::ClassesFrom;
 pub use driver::Driver;
+pub use sidecar::Sidecar;
 pub use tokens::Tokens;
 
 use section::Section;
@@ -47,6 +49,7 @@ const KEYS: &[&str] = &[
     "driver",
     "refresh",
     "metrics",
+    "sidecar",
 ];
 
 /// A configuration that can be used.
@@ -67,6 +70,8 @@ pub struct Config {
     pub driver: Driver,
     /// Where scrapes are answered, if anywhere.
     pub metrics: Option<SocketAddr>,
+    /// What the sidecar of an injected pod may be.
+    pub sidecar: Sidecar,
 }
 
 /// One mistake.
@@ -136,6 +141,7 @@ impl Config {
         let audit = audit::read(&mut root, &mut faults);
         let driver = driver::read(&mut root, &mut faults);
         let metrics = metrics::read(&mut root, &mut faults);
+        let sidecar = sidecar::read(&mut root, &mut faults).unwrap_or_default();
         match (stores, limits, refresh, tokens, classes, audit, driver) {
             (
                 Some(stores),
@@ -150,7 +156,17 @@ impl Config {
                 if !faults.is_empty() {
                     return Err(Faults(faults));
                 }
-                Ok(Self { stores, limits, refresh, tokens, classes, audit, driver, metrics })
+                Ok(Self {
+                    stores,
+                    limits,
+                    refresh,
+                    tokens,
+                    classes,
+                    audit,
+                    driver,
+                    metrics,
+                    sidecar,
+                })
             }
             _incomplete => Err(Faults(faults)),
         }

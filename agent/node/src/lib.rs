@@ -8,7 +8,8 @@
 //! | [`capacity`] | how many volumes the machine has room for |
 //! | [`classes`] | SecretProviderClasses from a directory of manifests |
 //! | [`cluster`] | classes, events and statuses of the API server |
-//! | [`driver`] | the link to the driver, made again for ever |
+//! | [`driver`] | this agent's end of the link to the driver |
+//! | [`resolver`] | what a sidecar is to serve |
 //! | [`admin`] | the socket that probes ask |
 //! | [`readiness`] | whether this agent does its work |
 //! | [`metrics`] | scrapes over HTTP |
@@ -30,3 +31,4 @@ pub mod metrics;
 pub mod process;
 pub mod provider_sockets;
 pub mod readiness;
+pub mod resolver;

@@ -66,7 +66,24 @@ pub enum AuthMethod {
     Cert,
 }
 
+impl StoreKind {
+    /// As in the configuration.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::OpenBao => "openbao",
+            Self::Vault => "vault",
+        }
+    }
+}
+
 impl AuthMethod {
+    /// As in the configuration.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        self.default_mount()
+    }
+
     fn default_mount(self) -> &'static str {
         match self {
             Self::Jwt => "jwt",
@@ -201,7 +218,7 @@ impl StoreConfig {
 
     fn tls(&self) -> TlsFiles {
         TlsFiles {
-            ca: self.ca.clone(),
+            ca: self.ca.clone().into(),
             client_certificate: self.client_certificate.clone(),
             client_key: self.client_key.clone(),
             server_name: self.server_name.clone(),

@@ -26,7 +26,7 @@ use tokio::time::Instant;
 
 pub use body::wiped;
 pub use error::HttpError;
-pub use tls::{TlsError, TlsFile, TlsFiles};
+pub use tls::{TlsError, TlsFile, TlsFiles, TrustedCa};
 
 use tls::{Contents, Fingerprint};
 
@@ -151,7 +151,7 @@ impl HttpsClient {
             Ok(Ok(None)) => (false, None),
             Ok(Ok(Some(wire))) => {
                 self.wire.store(Arc::new(wire));
-                tracing::info!(ca = %self.files.ca.display(), "TLS files changed; in use now");
+                tracing::info!(ca = %self.files.ca.place().display(), "TLS files changed; in use now");
                 (true, None)
             }
             Ok(Err(error)) => (false, Some(error.to_string())),

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`config`] | the administrator's list of stores, checked |
 //! | [`stores`] | the stores by name |
+//! | [`assigned`] | one store as a sidecar is given it, both ways |
 //! | [`grammar`] | a SecretProviderClass's parameters, turned into a plan |
 //! | [`plan`] | what one volume needs of its store |
 //! | [`session`] | what every kind of store can do |
@@ -16,6 +17,7 @@
 //! as the pod and fetches. No identity of ours reads anything.
 #![forbid(unsafe_code)]
 
+pub mod assigned;
 pub mod config;
 pub mod error;
 pub mod grammar;

@@ -141,6 +141,19 @@ impl Stores {
         self.entries.iter().map(|entry| entry.settings.audience()).collect()
     }
 
+    /// The settings of the store of that name, if it is of kind `openbao` or `vault`.
+    pub(crate) fn remote(&self, name: &StoreName) -> Option<&StoreSettings> {
+        self.settings().find(|settings| settings.name == *name)
+    }
+
+    /// One store, and no other.
+    pub(crate) fn only(settings: StoreSettings, is_default: bool) -> Result<Self, Fault> {
+        let default = is_default.then(|| settings.name.clone());
+        let settings = EntrySettings::Remote(Box::new(settings));
+        let store = open(&settings)?;
+        Ok(Self { entries: vec![Entry { settings, store }], default })
+    }
+
     /// The store of classes that name no address.
     pub(crate) fn default_settings(&self) -> Option<&StoreSettings> {
         let name = self.default.as_ref()?;

@@ -79,6 +79,12 @@ impl AuditLog {
         }
     }
 
+    /// Records a refusal that concerns a pod rather than one volume of it.
+    pub fn denied(&self, action: AuditAction, identity: WorkloadIdentity, reason: String) {
+        let about = VolumeAudit { log: self.clone(), volume: None, identity, store: None };
+        about.decided(action, Some(reason));
+    }
+
     /// Records lost since the last line that told of some.
     #[must_use]
     pub fn lost(&self) -> u64 {
@@ -108,7 +114,7 @@ impl AuditLog {
 #[derive(Clone)]
 pub struct VolumeAudit {
     log: AuditLog,
-    volume: VolumeId,
+    volume: Option<VolumeId>,
     identity: WorkloadIdentity,
     store: Option<StoreName>,
 }
@@ -117,7 +123,7 @@ impl VolumeAudit {
     /// Records about this volume of this pod.
     #[must_use]
     pub fn new(log: AuditLog, volume: VolumeId, identity: WorkloadIdentity) -> Self {
-        Self { log, volume, identity, store: None }
+        Self { log, volume: Some(volume), identity, store: None }
     }
 
     /// From here on records name the store.

@@ -3,12 +3,16 @@
 //! Invariant: every call ends by its deadline; while the driver is away calls fail at once, and the caller
 //! tries again later. Volumes are served on meanwhile.
 
+pub mod link;
+
 use std::os::fd::OwnedFd;
 use std::time::Duration;
 
 use sotto_core::identity::StoreName;
 use sotto_handoff::link::{Answer, CallError, Link};
-use sotto_handoff::message::{ConnectProvider, Metrics, Retire, Rotate, Touch, frame::Body};
+use sotto_handoff::message::{
+    Assignment, ConnectProvider, Metrics, Resolve, Retire, Rotate, Touch, frame::Body,
+};
 use tokio::sync::watch;
 
 /// Longer than the driver's own deadline for its helper, 2 s, and a turn among other volumes'.
@@ -85,6 +89,22 @@ impl DriverCalls {
         let answer = self.ask(Body::ConnectProvider(request)).await?;
         match (answer.body, answer.fd) {
             (Body::ProviderConnected(_), Some(fd)) => Ok(fd),
+            _ => Err(DriverCallError::Unexpected),
+        }
+    }
+
+    /// What a sidecar is to serve, as it is now; the driver asks sotto-node.
+    ///
+    /// # Errors
+    /// The driver is away, refused, or was too slow.
+    pub async fn resolve(
+        &self,
+        request: Resolve,
+        deadline: Duration,
+    ) -> Result<Assignment, DriverCallError> {
+        let link = self.0.borrow().clone().ok_or(DriverCallError::Away)?;
+        match link.call(Body::Resolve(request), None, deadline).await?.body {
+            Body::Resolved(resolved) => resolved.assignment.ok_or(DriverCallError::Unexpected),
             _ => Err(DriverCallError::Unexpected),
         }
     }

@@ -37,11 +37,13 @@ pub const SECRETS_FRESH: &str = "SecretsFresh";
 pub const FOREIGN_MOUNT: &str = "ForeignMount";
 /// Both who held a volume's connection were lost: containers that had it must be restarted.
 pub const MOUNTED_ANEW: &str = "MountedAnew";
+/// Somebody who may not asked for a pod's connection at its handoff socket.
+pub const HANDOFF_REFUSED: &str = "HandoffRefused";
 
 /// The reason of one of the driver's notices, if it is known.
 #[must_use]
 pub fn from_driver(reason: &str) -> Option<&'static str> {
-    [FOREIGN_MOUNT, MOUNTED_ANEW].into_iter().find(|known| *known == reason)
+    [FOREIGN_MOUNT, MOUNTED_ANEW, HANDOFF_REFUSED].into_iter().find(|known| *known == reason)
 }
 
 /// Is told about pods and their volumes; must not block.

@@ -18,6 +18,7 @@ mod refusal;
 mod registry;
 mod report;
 mod request;
+mod resolve;
 mod restore;
 mod turn;
 mod turning;
@@ -57,7 +58,8 @@ use request::{Brought, Shown, VolumeSpec};
 
 pub use demand::{REFRESH_DEADLINE, Refreshed, RefreshedVolume};
 pub use error::{ObjectFault, VolumeError};
-pub use request::RequestError;
+pub use request::{RequestError, identity};
+pub use resolve::Resolution;
 
 /// Most bytes of names and versions in an answer to Prepare.
 const MOST_VERSION_BYTES: usize = 64 << 10;
@@ -259,6 +261,18 @@ impl Volumes {
         self.ask(&volume, what, deadline, |reply| Command::Release { reply }).await?;
         report::released(&self.0, spec);
         Ok(())
+    }
+
+    /// Releases every volume, as if the driver had said so: for a process whose volumes end with it. Each ends
+    /// within the deadlines; what takes longer to revoke goes on in the drain.
+    pub async fn release_all(&self) {
+        let released = self.0.registry.ids().into_iter().map(|volume| async move {
+            let release = Release { volume_id: volume.to_string() };
+            if let Err(error) = self.release(&release).await {
+                tracing::warn!(%volume, %error, "a volume was not released in time");
+            }
+        });
+        futures::future::join_all(released).await;
     }
 
     /// Asks the volume's owner; `None` if there is none, or if it ended before it answered.

@@ -55,3 +55,24 @@ async fn no_answer_in_time_is_an_error_not_a_wait() {
     server.fail("get", "pods", Fault::Status(500), 1);
     assert!(pods.has_own_users(&web()).await.is_err_and(|error| error.is_outage()));
 }
+
+#[tokio::test]
+async fn a_pod_without_our_sidecar_is_told_from_one_with_it() {
+    let server = FakeApiServer::start().await.unwrap();
+    let pods = Pods::new(&cluster(&server).await, LONG);
+    let sidecar = json!({
+        "name": "sotto-agent", "image": "sotto/agent:1", "restartPolicy": "Always",
+        "securityContext": {"runAsUser": 65532}, "volumeMounts": [{"name": "sotto-handoff"}],
+    });
+    let handoff = json!({"name": "sotto-handoff", "csi": {"driver": "sidecar.csi.sotto.dev"}});
+    let spec = json!({"hostUsers": false, "initContainers": [sidecar], "volumes": [handoff]});
+    server.put("pods", pod(&spec));
+    let injection = pods.injection(&web(), &[]).await.unwrap();
+    assert_eq!((injection.own_users, injection.faults.len()), (true, 0), "{injection:?}");
+    let images = ["sotto/agent:2".to_owned()];
+    let faults = pods.injection(&web(), &images).await.unwrap().faults;
+    assert!(faults[0].to_string().contains("sidecar.images"), "{faults:?}");
+    server.put("pods", pod(&json!({"containers": [{"name": "web"}]})));
+    let faults = pods.injection(&web(), &[]).await.unwrap().faults;
+    assert!(faults[0].to_string().contains("sotto.dev/inject"), "{faults:?}");
+}

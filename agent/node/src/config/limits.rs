@@ -32,9 +32,19 @@ pub(super) fn read(root: &mut Section, faults: &mut Vec<Fault>) -> Option<Limits
         value
     };
     let limits = Limits {
-        object_bytes: within("objectBytes", raw.object_bytes, default.object_bytes, 1..=64 << 20),
-        volume_bytes: within("volumeBytes", raw.volume_bytes, default.volume_bytes, 1..=256 << 20),
-        objects: within("objects", raw.objects, default.objects, 1..=10_000),
+        object_bytes: within(
+            "objectBytes",
+            raw.object_bytes,
+            default.object_bytes,
+            Limits::OBJECT_BYTES,
+        ),
+        volume_bytes: within(
+            "volumeBytes",
+            raw.volume_bytes,
+            default.volume_bytes,
+            Limits::VOLUME_BYTES,
+        ),
+        objects: within("objects", raw.objects, default.objects, Limits::OBJECTS),
         volumes: within("volumes", raw.volumes, default.volumes, 1..=10_000),
     };
     if limits.object_bytes > limits.volume_bytes {

@@ -92,7 +92,7 @@ impl Pki {
         client.write_certificate(folder);
         client.write_key(folder);
         TlsFiles {
-            ca: folder.join("ca.pem"),
+            ca: folder.join("ca.pem").into(),
             client_certificate: Some(folder.join("tls.crt")),
             client_key: Some(folder.join("tls.key")),
             server_name: None,

@@ -218,9 +218,9 @@ fn files_that_are_not_what_they_should_be_are_named() {
     let bench = Bench::new();
     let files = bench.pki.files(bench.path(), &bench.identity);
     let fault = |files: &TlsFiles| HttpsClient::new(files.clone()).err().unwrap();
-    let missing = TlsFiles { ca: bench.path().join("none"), ..files.clone() };
+    let missing = TlsFiles { ca: bench.path().join("none").into(), ..files.clone() };
     assert_eq!(fault(&missing).file(), TlsFile::Ca);
-    let swapped = TlsFiles { ca: bench.path().join("tls.key"), ..files.clone() };
+    let swapped = TlsFiles { ca: bench.path().join("tls.key").into(), ..files.clone() };
     assert!(fault(&swapped).to_string().contains("expected certificates in PEM"));
     let half = TlsFiles { client_key: None, ..files.clone() };
     assert_eq!(fault(&half).file(), TlsFile::ClientCertificate);

@@ -18,11 +18,53 @@ use sotto_core::secret::SecretBytes;
 /// Largest TLS file, in bytes.
 const MAX_FILE_BYTES: u64 = 1 << 20;
 
+/// The only CA that servers are believed by, as PEM certificates.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum TrustedCa {
+    /// In a file, which is read again when it changes.
+    File(PathBuf),
+    /// As they came, from whoever may say so: a sidecar's, from sotto-node.
+    Given(Arc<[u8]>),
+}
+
+impl From<PathBuf> for TrustedCa {
+    fn from(file: PathBuf) -> Self {
+        Self::File(file)
+    }
+}
+
+impl TrustedCa {
+    /// The certificates in PEM, as they are now; they can be used. Blocks.
+    ///
+    /// # Errors
+    /// They can't be read, or aren't certificates.
+    pub fn read(&self) -> Result<Vec<u8>, TlsError> {
+        let text = self.text()?;
+        certificates(TlsFile::Ca, &self.place(), &text)?;
+        Ok(text.expose().to_vec())
+    }
+
+    fn text(&self) -> Result<SecretBytes, TlsError> {
+        match self {
+            Self::File(path) => read(TlsFile::Ca, path),
+            Self::Given(text) => Ok(SecretBytes::new(text.to_vec())),
+        }
+    }
+
+    /// What messages call it.
+    pub(super) fn place(&self) -> PathBuf {
+        match self {
+            Self::File(path) => path.clone(),
+            Self::Given(_) => PathBuf::from("the store's CA"),
+        }
+    }
+}
+
 /// Where a client's trust and identity lie.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TlsFiles {
-    /// PEM certificates of the only CA that servers are believed by.
-    pub ca: PathBuf,
+    /// The only CA that servers are believed by.
+    pub ca: TrustedCa,
     /// PEM certificate chain that we show, only together with `client_key`.
     pub client_certificate: Option<PathBuf>,
     /// PEM private key of `client_certificate`.
@@ -118,11 +160,15 @@ pub(super) struct Contents {
 impl TlsFiles {
     pub(super) fn read(&self) -> Result<Contents, TlsError> {
         let mut digest = digest::Context::new(&digest::SHA256);
-        let ca = certificates(TlsFile::Ca, &self.ca, &mut digest)?;
+        let text = noted(self.ca.text()?, &mut digest);
+        let ca = certificates(TlsFile::Ca, &self.ca.place(), &text)?;
         let pair = match (&self.client_certificate, &self.client_key) {
             (Some(certificate), Some(key)) => {
-                let chain = certificates(TlsFile::ClientCertificate, certificate, &mut digest)?;
-                Some((chain, private_key(key, &mut digest)?))
+                let file = TlsFile::ClientCertificate;
+                let text = noted(read(file, certificate)?, &mut digest);
+                let chain = certificates(file, certificate, &text)?;
+                let text = noted(read(TlsFile::ClientKey, key)?, &mut digest);
+                Some((chain, private_key(key, &text)?))
             }
             (None, None) => None,
             (Some(_), None) => return Err(TlsError::HalfAPair(TlsFile::ClientCertificate)),
@@ -163,7 +209,7 @@ impl Contents {
     }
 }
 
-fn read(file: TlsFile, path: &Path, digest: &mut digest::Context) -> Result<SecretBytes, TlsError> {
+fn read(file: TlsFile, path: &Path) -> Result<SecretBytes, TlsError> {
     let whole = || -> io::Result<Vec<u8>> {
         let opened = File::open(path)?;
         if opened.metadata()?.len() > MAX_FILE_BYTES {
@@ -174,18 +220,20 @@ fn read(file: TlsFile, path: &Path, digest: &mut digest::Context) -> Result<Secr
         Ok(text)
     };
     let text = whole().map(SecretBytes::new);
-    let text = text.map_err(|source| TlsError::Read { file, path: path.to_owned(), source })?;
+    text.map_err(|source| TlsError::Read { file, path: path.to_owned(), source })
+}
+
+fn noted(text: SecretBytes, digest: &mut digest::Context) -> SecretBytes {
     digest.update(&(text.len() as u64).to_be_bytes());
     digest.update(text.expose());
-    Ok(text)
+    text
 }
 
 fn certificates(
     file: TlsFile,
     path: &Path,
-    digest: &mut digest::Context,
+    text: &SecretBytes,
 ) -> Result<Vec<CertificateDer<'static>>, TlsError> {
-    let text = read(file, path, digest)?;
     let parsed: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(text.expose()).collect();
     let usable = |der: &CertificateDer<'_>| RootCertStore::empty().add(der.clone().into_owned());
     match parsed {
@@ -198,11 +246,7 @@ fn certificates(
     }
 }
 
-fn private_key(
-    path: &Path,
-    digest: &mut digest::Context,
-) -> Result<PrivateKeyDer<'static>, TlsError> {
-    let text = read(TlsFile::ClientKey, path, digest)?;
+fn private_key(path: &Path, text: &SecretBytes) -> Result<PrivateKeyDer<'static>, TlsError> {
     PrivateKeyDer::from_pem_slice(text.expose()).map_err(|_| TlsError::NotPem {
         file: TlsFile::ClientKey,
         path: path.to_owned(),

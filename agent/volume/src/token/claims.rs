@@ -2,7 +2,7 @@
 //!
 //! Invariant: a [`Claims`] has every claim that a decision needs, each of its own type. jsonwebtoken's own
 //! checks are lenient (an absent `aud` passes, a numeric one too, `iss` may be a list), so none of them is
-//! relied upon. Called after the signature was verified.
+//! relied upon. Called after the signature was verified, where that is done here.
 
 use std::time::Duration;
 
@@ -53,20 +53,28 @@ impl Claims {
         })
     }
 
-    /// Compares issuer, audience and times. `leeway` is how far clocks may differ.
+    /// Compares the issuer.
+    ///
+    /// # Errors
+    /// It is another one.
+    pub(super) fn require_issuer(&self, issuer: &str) -> Result<(), VerifyError> {
+        if self.issuer == issuer {
+            Ok(())
+        } else {
+            Err(VerifyError::Issuer { wanted: issuer.to_owned() })
+        }
+    }
+
+    /// Compares audience and times. `leeway` is how far clocks may differ.
     ///
     /// # Errors
     /// The first that is wrong.
     pub(super) fn require_current(
         &self,
-        issuer: &str,
         audience: &Audience,
         now: u64,
         leeway: Duration,
     ) -> Result<(), VerifyError> {
-        if self.issuer != issuer {
-            return Err(VerifyError::Issuer { wanted: issuer.to_owned() });
-        }
         if !self.audiences.iter().any(|one| one == audience.as_str()) {
             return Err(VerifyError::Audience { wanted: audience.clone() });
         }

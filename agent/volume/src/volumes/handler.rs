@@ -2,6 +2,7 @@
 
 use std::os::fd::OwnedFd;
 
+use sotto_core::audit::AuditAction;
 use sotto_handoff::link::{Answer, Handler};
 use sotto_handoff::message::frame::Body;
 use sotto_handoff::message::{Acknowledged, Code, Notice, Pong, Released, Serving};
@@ -10,7 +11,7 @@ use sotto_runtime::metrics::Request;
 use tokio::time::Instant;
 
 use super::{RequestError, Volumes, refusal, request};
-use crate::reporter::{Severity, from_driver};
+use crate::reporter::{HANDOFF_REFUSED, Severity, from_driver};
 
 impl Handler for Volumes {
     async fn handle(&self, body: Body, fd: Option<OwnedFd>) -> Result<Answer, Refusal> {
@@ -65,6 +66,9 @@ impl Volumes {
     fn note(&self, notice: Notice) -> Result<(), RequestError> {
         let Notice { pod, reason, message } = notice;
         let pod = request::identity(pod.ok_or(RequestError::NoPod)?)?;
+        if reason == HANDOFF_REFUSED {
+            self.0.services.audit.denied(AuditAction::Handoff, pod.clone(), message.clone());
+        }
         if let Some(reason) = from_driver(&reason) {
             self.0.services.reporter.report(&pod, Severity::Warning, reason, message);
         } else {

@@ -45,6 +45,10 @@ impl Registry {
         self.lock().len()
     }
 
+    pub(super) fn ids(&self) -> Vec<VolumeId> {
+        self.lock().keys().cloned().collect()
+    }
+
     pub(super) fn mailbox(&self, volume: &VolumeId) -> Option<mpsc::Sender<Command>> {
         self.lock().get(volume).map(|entry| entry.mailbox.clone())
     }

@@ -131,7 +131,11 @@ pub(super) fn read(
     Ok(PrepareRequest { spec, brought, deadline, shown })
 }
 
-pub(super) fn identity(pod: Pod) -> Result<WorkloadIdentity, IdentifierError> {
+/// The pod that a request names.
+///
+/// # Errors
+/// An identifier that breaks its syntax.
+pub fn identity(pod: Pod) -> Result<WorkloadIdentity, IdentifierError> {
     Ok(WorkloadIdentity {
         namespace: Namespace::parse(pod.namespace)?,
         pod_name: PodName::parse(pod.name)?,

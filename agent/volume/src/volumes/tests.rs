@@ -6,6 +6,7 @@ mod kernel;
 mod leases;
 mod life;
 mod reports;
+mod resolve;
 mod returns;
 mod storm;
 

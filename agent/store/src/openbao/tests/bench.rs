@@ -66,7 +66,7 @@ impl Bench {
             kind: StoreKind::OpenBao,
             address: address.to_owned(),
             standbys: standbys.to_vec(),
-            ca: files.ca,
+            ca: self.folder.path().join("ca.pem"),
             server_name: None,
             client_certificate: files.client_certificate,
             client_key: files.client_key,

@@ -21,7 +21,12 @@ impl HttpsKeys {
     /// # Errors
     /// The file can't be used.
     pub fn new(uri: Uri, ca: PathBuf) -> Result<Self, TlsError> {
-        let files = TlsFiles { ca, client_certificate: None, client_key: None, server_name: None };
+        let files = TlsFiles {
+            ca: ca.into(),
+            client_certificate: None,
+            client_key: None,
+            server_name: None,
+        };
         let client = HttpsClient::new(files)?;
         Ok(Self { address: uri.to_string(), uri, client })
     }

@@ -301,3 +301,46 @@ proptest! {
         prop_assert!(read_header(&text).is_err() || text.contains('.'));
     }
 }
+
+fn own() -> TokenVerifier {
+    TokenVerifier::of_own_token(Duration::from_secs(10), Arc::new(FixedClock(NOW)))
+}
+
+#[tokio::test]
+async fn an_own_token_is_compared_with_the_pod_whoever_signed_it() {
+    let stranger = Signer::ec("nobody knows it");
+    let own = own();
+    let verify = async |token| {
+        let verified = own.verify(token, &audience("bao"), &pod()).await;
+        verified.map(|verified| verified.expires)
+    };
+    assert_eq!(verify(stranger.mint("bao")).await, Ok(NOW + 540));
+    let cases = [
+        ("/aud", json!(["other"]), VerifyError::Audience { wanted: audience("bao") }),
+        ("/exp", json!(NOW - 60), VerifyError::Expired { seconds: 60 }),
+        ("/nbf", json!(NOW + 60), VerifyError::NotYetValid { seconds: 60 }),
+        ("/kubernetes.io/namespace", json!("shop"), VerifyError::Namespace),
+        ("/kubernetes.io/pod/name", json!("web-1"), VerifyError::PodName),
+        ("/kubernetes.io/pod/uid", json!("uid-2"), VerifyError::PodUid),
+        ("/kubernetes.io/serviceaccount/name", json!("other"), VerifyError::ServiceAccount),
+        ("/kubernetes.io/node/name", json!("node-2"), VerifyError::Node),
+        ("/sub", json!("system:serviceaccount:shop:web"), VerifyError::Subject),
+    ];
+    for (path, value, error) in cases {
+        let mut claims = claims("bao");
+        *claims.pointer_mut(path).unwrap() = value;
+        let token = stranger.sign(&stranger.header(), &claims);
+        assert_eq!(verify(token).await, Err(error), "{path}");
+    }
+    for text in ["", "..", "a.b", "x.y.z"] {
+        assert_eq!(verify(SecretString::new(text.to_owned())).await, Err(VerifyError::NotAToken));
+    }
+}
+
+#[tokio::test]
+async fn what_an_own_token_may_be_signed_by_nobody_elses_may() {
+    let issuer = issuer();
+    let forged = || Signer::ec("k1").mint("bao");
+    assert!(own().verify(forged(), &audience("bao"), &pod()).await.is_ok());
+    assert_eq!(issuer.verify(forged()).await, Err(VerifyError::Signature));
+}

@@ -86,7 +86,8 @@ impl Owner {
         self.work.push(Box::pin(async move {
             let namespace = &spec.identity.namespace;
             let class = shared.services.classes.class(namespace, &spec.class);
-            let unread = |_| Err(ClassError::Unavailable { reason: "no answer in time".to_owned() });
+            let unread =
+                |_| Err(ClassError::Unavailable { reason: "no answer in time".to_owned() });
             Done::Class(tokio::time::timeout(CLASS_DEADLINE, class).await.unwrap_or_else(unread))
         }));
         true

@@ -1,0 +1,90 @@
+//! Workers that end, and what the next one goes on with.
+
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process};
+use sotto_dev::process::Running;
+use sotto_dev::store::Operation;
+use sotto_handoff::message::Code;
+
+use super::scene::{Scene, VOLUME, said};
+
+/// The worker of a supervisor.
+fn worker_of(supervisor: u32) -> Pid {
+    let children = format!("/proc/{supervisor}/task/{supervisor}/children");
+    let children = std::fs::read_to_string(children).unwrap();
+    let first = children.split_whitespace().next().unwrap().parse().unwrap();
+    Pid::from_raw(first).unwrap()
+}
+
+async fn served_on(running: &Running, times: usize) {
+    let restored = running.log().until(|lines| {
+        let restored = lines.iter().filter(|line| line.text.contains("\"restored\":1")).count();
+        (restored >= times).then_some(())
+    });
+    let restored = tokio::time::timeout(Duration::from_secs(20), restored).await;
+    assert!(restored.is_ok(), "{}", running.log().tail());
+}
+
+#[tokio::test]
+async fn a_killed_worker_is_followed_by_one_that_serves_before_it_has_a_link() {
+    let scene = Scene::new().await;
+    let running = scene.start().await;
+    let sidecar = scene.linked().await;
+    sidecar.prepare(&scene.prepare()).await.unwrap();
+    let kernel = sidecar.serve(VOLUME).await;
+    for times in 1..=3 {
+        kill_process(worker_of(running.pid()), Signal::KILL).unwrap();
+        served_on(&running, times).await;
+        // Nobody has accepted its link yet.
+        assert_eq!(kernel.read().await, Ok("p1".to_owned()));
+    }
+    let again = scene.linked().await;
+    assert_eq!(again.instance, sidecar.instance, "the same sidecar");
+    again.prepare(&scene.prepare()).await.unwrap();
+    assert_eq!(scene.store.count(Operation::Login), 1, "nothing was fetched anew");
+    running.end().await.unwrap();
+    assert_eq!(scene.store.count(Operation::Revoke), 1, "the former worker's login is revoked");
+}
+
+#[tokio::test]
+async fn a_store_that_changed_is_gone_on_with_by_another_worker() {
+    let scene = Scene::new().await;
+    let running = scene.start().await;
+    let sidecar = scene.linked().await;
+    sidecar.prepare(&scene.prepare()).await.unwrap();
+    let kernel = sidecar.serve(VOLUME).await;
+    let worker = worker_of(running.pid());
+    let mut changed = scene.assignment();
+    changed.refresh.as_mut().unwrap().max_stale_ms = 120_000;
+    *scene.driver.resolved.lock().unwrap() = Some(changed.clone());
+    said(&running, "the store's settings have changed").await;
+    served_on(&running, 1).await;
+    assert_ne!(worker_of(running.pid()), worker);
+    assert_eq!(kernel.read().await, Ok("p1".to_owned()));
+    let again = scene.linked().await;
+    let mut message = scene.prepare();
+    message.assignment = Some(changed);
+    // It began with what was kept: with the same there is nothing to change.
+    let worker = worker_of(running.pid());
+    again.prepare(&message).await.unwrap();
+    assert_eq!(worker_of(running.pid()), worker);
+    assert_eq!(scene.store.count(Operation::Login), 1);
+    running.end().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_prepare_for_another_store_begins_anew_too() {
+    let scene = Scene::new().await;
+    let running = scene.start().await;
+    let sidecar = scene.linked().await;
+    let mut wrong = scene.prepare();
+    let store = wrong.assignment.as_mut().unwrap().store.as_mut().unwrap();
+    store.auth_mount = "nothing".to_owned();
+    assert!(sidecar.prepare(&wrong).await.is_err());
+    let (code, reason) = sidecar.prepare(&scene.prepare()).await.unwrap_err();
+    assert_eq!(code, Code::Unavailable, "{reason}");
+    let again = scene.linked().await;
+    again.prepare(&scene.prepare()).await.unwrap();
+    running.end().await.unwrap();
+}
