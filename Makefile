@@ -6,7 +6,7 @@ ARGS ?=
 ROW ?=
 MINUTES ?= 2
 
-.PHONY: help demo build test tools sanity faults soak check bench-memory bench-rotation clean
+.PHONY: help demo build test tools sanity faults soak check bench-memory bench-rotation bench-sidecar clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 16
@@ -14,7 +14,7 @@ help: ## list the targets
 build: ## build every binary (development profile)
 	@$(CARGO) build --locked --workspace --bins
 
-demo: build ## deliver a pod's secrets here and now; ARGS="--once", ARGS="--once --json"
+demo: build ## deliver a pod's secrets here and now; ARGS="--sidecar", ARGS="--once", ARGS="--once --json"
 	@target/debug/sotto-dev demo $(ARGS)
 
 tools: ## install the real OpenBao server that the tests run against into .tools
@@ -40,6 +40,7 @@ check: ## format, lints, documentation, architecture, licences and advisories
 	$(CARGO) test --locked -p sotto-tests --test architecture
 	@tests/tools/check-dependencies
 	@tests/tools/check-manifests
+	@tests/tools/check-policies
 
 bench-memory: ## resident memory, threads and fds of sotto-node (supervisor and worker) at 10, 100 and 250 volumes
 	$(CARGO) build --locked --workspace --bins --profile ci
@@ -48,6 +49,10 @@ bench-memory: ## resident memory, threads and fds of sotto-node (supervisor and 
 bench-rotation: tools ## Sotto beside `bao agent`: write to file, CPU, memory with 1 and 50 secrets
 	$(CARGO) build --locked -p sotto-csi -p sotto-node --bins --profile ci
 	@tests/tools/with-mounts $(CARGO) bench --locked -p sotto-tests --bench rotation --profile ci
+
+bench-sidecar: tools ## a sidecar beside `bao agent`: start to first secret, memory with 1 and 50 secrets, size
+	$(CARGO) build --locked -p sotto-csi -p sotto-node -p sotto-sidecar -p sotto-webhook --bins --profile ci
+	@tests/tools/with-mounts $(CARGO) bench --locked -p sotto-tests --bench sidecar --profile ci
 
 clean: ## remove what was built and the tools
 	$(CARGO) clean

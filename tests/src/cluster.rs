@@ -34,6 +34,18 @@ impl Cluster {
         value: &str,
         edit: impl Fn(&mut Value) + Send + Sync + 'static,
     ) -> anyhow::Result<Self> {
+        Self::of_node(value, false, edit).await
+    }
+
+    /// As [`Self::start`]; `sidecars` says whether its node takes pods with a sidecar.
+    ///
+    /// # Errors
+    /// What could not be started.
+    pub async fn of_node(
+        value: &str,
+        sidecars: bool,
+        edit: impl Fn(&mut Value) + Send + Sync + 'static,
+    ) -> anyhow::Result<Self> {
         let server = FakeApiServer::start().await?;
         let role: Value = serde_saphyr::from_str(RBAC.split("\n---").next().unwrap_or_default())?;
         server.allow_only(&role["rules"]);
@@ -48,7 +60,7 @@ impl Cluster {
             config["kubernetes"] = json!({"kubeconfig": file});
             edit(config);
         });
-        let scene = Scene::embedded_with(settings).await?;
+        let scene = Scene::embedded_with(StoreSettings { sidecars, ..settings }).await?;
         scene.write("payments/checkout/db", json!({"password": value})).await?;
         let cluster = Self { server, scene, _kubeconfig: kubeconfig };
         cluster.class("db", OBJECTS, &[]).await?;

@@ -11,6 +11,7 @@ pub mod proxy;
 pub mod readers;
 pub mod scene;
 pub mod served;
+pub mod sidecars;
 pub mod table;
 pub mod usage;
 pub mod wait;

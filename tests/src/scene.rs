@@ -19,6 +19,11 @@ pub const EXAMPLE: &str = include_str!("../../deploy/examples/payments.yaml");
 /// The CSIDriver that a cluster gets.
 pub const CSI_DRIVER: &str = include_str!("../../deploy/base/csidriver.yaml");
 
+/// The CSIDriver of pods with a sidecar.
+pub const SIDECAR_DRIVER: &str = include_str!("../../deploy/components/injection/csidriver.yaml");
+/// Kubelet probes once a second; no test shows more by waiting so long.
+const PROBE_PERIOD: Duration = Duration::from_millis(100);
+
 /// How long a publish that fails may be waited for.
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -32,6 +37,10 @@ pub struct StoreSettings {
     pub csi_arguments: Vec<String>,
     /// More arguments of sotto-node.
     pub agent_arguments: Vec<String>,
+    /// Whether the node takes pods with a sidecar.
+    pub sidecars: bool,
+    /// See [`NodeSettings::canary`].
+    pub canary: Option<String>,
 }
 
 impl StoreSettings {
@@ -44,7 +53,15 @@ impl StoreSettings {
             edit: Box::new(|_| {}),
             csi_arguments: Vec::new(),
             agent_arguments: Vec::new(),
+            sidecars: false,
+            canary: None,
         }
+    }
+
+    /// The jwt method, on a node that takes pods with a sidecar.
+    #[must_use]
+    pub fn sidecars() -> Self {
+        Self { sidecars: true, ..Self::method("jwt") }
     }
 
     /// The jwt method, and a configuration changed by `edit`.
@@ -97,9 +114,21 @@ impl Scene<Bao> {
     /// # Errors
     /// What could not be started.
     pub async fn openbao_durable() -> anyhow::Result<Self> {
+        Self::openbao_durable_with(StoreSettings::method("jwt")).await
+    }
+
+    /// As [`Self::openbao_durable`], on a node that takes pods with a sidecar.
+    ///
+    /// # Errors
+    /// What could not be started.
+    pub async fn openbao_durable_for_sidecars() -> anyhow::Result<Self> {
+        Self::openbao_durable_with(StoreSettings::sidecars()).await
+    }
+
+    async fn openbao_durable_with(settings: StoreSettings) -> anyhow::Result<Self> {
         let (authority, issuer) = (Authority::new("sotto tests")?, Issuer::new(DEMO_ISSUER)?);
         let store = Bao::start_durable(&authority, &issuer).await?;
-        Self::start(authority, issuer, store, StoreSettings::method("jwt")).await
+        Self::start(authority, issuer, store, settings).await
     }
 
     /// With a real OpenBao server and other settings.
@@ -127,6 +156,11 @@ impl<S: TestStore> Scene<S> {
         node.edit = settings.edit;
         node.csi_arguments = settings.csi_arguments;
         node.agent_arguments = settings.agent_arguments;
+        node.canary = settings.canary;
+        if settings.sidecars {
+            node.sidecar_driver = Some(CsiDriver::parse(SIDECAR_DRIVER)?);
+            node.probe_period = PROBE_PERIOD;
+        }
         let node = Node::start(node).await?;
         Ok(Self { node, store, issuer, authority, access })
     }

@@ -31,6 +31,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ),
     ("sotto-kubernetes", &["sotto-core"]),
     ("sotto-node", &["sotto-volume", "sotto-kubernetes"]),
+    ("sotto-sidecar", &["sotto-volume"]),
     ("sotto-webhook", &["sotto-core", "sotto-runtime"]),
     ("sotto-csi", &["sotto-core", "sotto-runtime", "sotto-handoff", "sotto-proto"]),
     ("sotto-dev", &["sotto-core", "sotto-runtime", "sotto-proto"]),
@@ -61,6 +62,10 @@ const FORBIDDEN_IN_DRIVER: &[&str] = &[
 
 /// What no binary for production links.
 const FORBIDDEN_IN_AGENT: &[&str] = &["sotto-dev", "rcgen", "ring", "openssl", "native-tls"];
+
+/// What the sidecar never links: it has no API token, and asks nobody but the driver and its store.
+const FORBIDDEN_IN_SIDECAR: &[&str] =
+    &["kube", "kube-client", "k8s-openapi", "sotto-kubernetes", "sotto-node"];
 
 const LICENCES: &[&str] = &[
     "MIT",
@@ -117,6 +122,16 @@ fn the_agent_links_neither_the_development_tools_nor_a_second_crypto_library() {
     let linked = graph::linked_by("sotto-node");
     assert!(linked.contains("rustls"), "the graph is empty or was misread");
     assert_eq!(graph::found(&linked, FORBIDDEN_IN_AGENT), Vec::<&str>::new());
+}
+
+#[test]
+fn the_sidecar_links_no_kubernetes_client() {
+    let linked = graph::linked_by("sotto-sidecar");
+    assert!(linked.contains("sotto-volume"), "the graph is empty or was misread");
+    assert_eq!(graph::found(&linked, FORBIDDEN_IN_SIDECAR), Vec::<&str>::new());
+    assert_eq!(graph::found(&linked, FORBIDDEN_IN_AGENT), Vec::<&str>::new());
+    let found = graph::found(&graph::linked_by("sotto-node"), FORBIDDEN_IN_SIDECAR);
+    assert!(found.contains(&"kube"), "it would not be detected: {found:?}");
 }
 
 #[test]

@@ -24,6 +24,8 @@ mod network;
 mod rotation;
 #[path = "faults/rows.rs"]
 mod rows;
+#[path = "faults/sidecar.rs"]
+mod sidecar;
 #[path = "faults/store.rs"]
 mod store;
 

@@ -1,5 +1,5 @@
 //! `sotto-dev demo`: delivers the secrets of `deploy/examples/payments.yaml` to a pod, here and now, and
-//! shows each step.
+//! shows each step; with `--sidecar` those of `deploy/examples/sidecar.yaml`, to a pod with a sidecar.
 //!
 //! Invariant: when it ends, in whatever way, it leaves no process, no mount and no file. Its mounts are in
 //! a namespace of its own, its files on a tmpfs there, its children die with it.
@@ -10,6 +10,8 @@ mod live;
 mod paint;
 mod reader;
 mod report;
+mod search;
+mod socket;
 mod stage;
 mod text;
 
@@ -23,6 +25,7 @@ use sotto_runtime::drain::termination_signal;
 
 pub use reader::print as print_what_is_seen;
 
+use crate::node::Injected;
 use isolation::Isolation;
 use paint::Paint;
 use report::Report;
@@ -40,6 +43,19 @@ pub struct Options {
     /// Writes one JSON object to standard output instead of words.
     #[arg(long)]
     pub json: bool,
+    /// Sidecar mode: the node never holds the pod's token or its secrets.
+    #[arg(long)]
+    pub sidecar: bool,
+}
+
+/// Who serves the pod.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Mode {
+    /// sotto-node.
+    Node,
+    /// Its own sidecar.
+    Sidecar,
 }
 
 /// Runs it. Call it while the process has one thread.
@@ -59,9 +75,10 @@ pub fn run(options: Options) -> anyhow::Result<()> {
 
 async fn show(options: Options, isolation: Isolation, begun: Instant) -> anyhow::Result<()> {
     let mut interrupt = std::pin::pin!(termination_signal());
+    let mode = if options.sidecar { Mode::Sidecar } else { Mode::Node };
     // Whatever was started is dropped when it is interrupted, which ends it.
     let (stage, report) = tokio::select! {
-        shown = Box::pin(deliver(isolation, begun)) => shown?,
+        shown = Box::pin(deliver(mode, isolation, begun)) => shown?,
         ended = &mut interrupt => {
             ended?;
             anyhow::bail!("interrupted");
@@ -76,7 +93,7 @@ async fn show(options: Options, isolation: Isolation, begun: Instant) -> anyhow:
             true => write_json(&report, None)?,
             false => text::write_hints(&report, paint, &mut io::stdout().lock())?,
         }
-        stay(&stage, report.audit.len(), options, paint, interrupt).await?;
+        stay(&stage, options, paint, interrupt).await?;
     }
     stage.end().await?;
     match (options.once, options.json) {
@@ -89,8 +106,12 @@ async fn show(options: Options, isolation: Isolation, begun: Instant) -> anyhow:
     Ok(())
 }
 
-async fn deliver(isolation: Isolation, begun: Instant) -> anyhow::Result<(Stage, Report)> {
-    let stage = Stage::start().await?;
+async fn deliver(
+    mode: Mode,
+    isolation: Isolation,
+    begun: Instant,
+) -> anyhow::Result<(Stage, Report)> {
+    let stage = Stage::start(mode).await?;
     match Report::look(&stage, isolation, begun).await {
         Ok(report) => Ok((stage, report)),
         Err(error) => {
@@ -106,7 +127,6 @@ async fn deliver(isolation: Isolation, begun: Instant) -> anyhow::Result<(Stage,
 /// Until Ctrl-C: republishes as kubelet does, and shows what is opened.
 async fn stay(
     stage: &Stage,
-    shown: usize,
     options: Options,
     paint: Paint,
     interrupt: Pin<&mut impl Future<Output = io::Result<()>>>,
@@ -114,21 +134,18 @@ async fn stay(
     tokio::select! {
         ended = interrupt => Ok(ended?),
         () = stage.node.kubelet().sync_every(&stage.pod, SYNC_FREQUENCY) => Ok(()),
-        failed = follow(stage, shown, options, paint) => failed,
+        failed = follow(stage, options, paint) => failed,
     }
 }
 
-/// Shows each audit record as it comes.
-async fn follow(
-    stage: &Stage,
-    mut shown: usize,
-    options: Options,
-    paint: Paint,
-) -> anyhow::Result<()> {
+/// Shows each audit record of whoever serves the pod as it comes.
+async fn follow(stage: &Stage, options: Options, paint: Paint) -> anyhow::Result<()> {
+    let sidecar = stage.injected.as_ref().and_then(Injected::running);
+    let server = sidecar.unwrap_or_else(|| stage.node.agent());
+    // What came before is in the report.
+    let mut shown = server.log().read(crate::node::records).len();
     loop {
-        let records = stage
-            .node
-            .agent()
+        let records = server
             .log()
             .until(|lines| {
                 let records = crate::node::records(lines);

@@ -16,8 +16,9 @@
 //! | [`apiserver`] | a Kubernetes API server's part |
 //! | [`kubelet`] | a kubelet's part: the one kit that publishes volumes |
 //! | [`provider`] | a provider of the Secrets Store CSI driver, that speaks well and badly |
+//! | [`memory`] | what is in another process's memory |
 //! | [`process`] | child processes that never outlive their owner |
-//! | [`node`] | one machine: directories, mounts, sotto-csi and sotto-node |
+//! | [`node`] | one machine: directories, mounts, sotto-csi and sotto-node, pods with their sidecars |
 //! | [`random`] | identifiers |
 //! | [`demo`] | `sotto-dev demo` |
 
@@ -28,6 +29,7 @@ pub mod demo;
 mod https;
 pub mod issuer;
 pub mod kubelet;
+pub mod memory;
 pub mod node;
 pub mod pki;
 mod port;

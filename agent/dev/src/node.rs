@@ -8,8 +8,12 @@
 mod alone;
 mod asking;
 mod binaries;
+mod cgroup;
 mod config;
+mod inject;
+mod injected;
 mod machine;
+mod projected;
 mod settings;
 mod surge;
 mod user;
@@ -24,6 +28,7 @@ use serde_json::Value;
 
 pub use binaries::{Binaries, NotBuilt};
 pub use config::StoreEntry;
+pub use injected::{HANDOFF, Injected, Restart, SECRETS, restart_delay};
 pub use machine::MachineError;
 pub use settings::{NodeError, NodeSettings};
 pub use surge::Successor;
@@ -31,6 +36,7 @@ pub use user::{AGENT_ID, is_mapped, may_become};
 
 use crate::kubelet::{Kubelet, KubeletSettings};
 use crate::process::{Line, Program, Running, Stream};
+use cgroup::Cgroups;
 use config::Places;
 use machine::Machine;
 
@@ -47,6 +53,7 @@ pub struct Node {
     agent: Running,
     settings: NodeSettings,
     machine: Machine,
+    cgroups: Option<Cgroups>,
 }
 
 impl Node {
@@ -58,13 +65,15 @@ impl Node {
         let binaries = Binaries::find()?;
         let machine = Machine::new(&binaries.directory)?;
         write_files(&machine, &settings)?;
-        let kubelet = Kubelet::new(KubeletSettings::new(
+        let mut of_kubelet = KubeletSettings::new(
             machine.path("kubelet"),
             machine.path("csi.sock"),
             &settings.name,
             settings.driver.clone(),
             settings.issuer.clone(),
-        ));
+        );
+        of_kubelet.more_drivers.extend(settings.sidecar_driver.clone());
+        let kubelet = Kubelet::new(of_kubelet);
         let csi = Running::start(csi_program(&machine, &settings)).await?;
         tokio::select! {
             registered = kubelet.register(START_DEADLINE) => { registered?; }
@@ -72,7 +81,8 @@ impl Node {
         }
         let agent =
             Running::start(agent_program(&machine, &settings, asking::admin(&machine))).await?;
-        let node = Self { kubelet: Arc::new(kubelet), csi, agent, settings, machine };
+        let (kubelet, cgroups) = (Arc::new(kubelet), Cgroups::new());
+        let node = Self { kubelet, csi, agent, settings, machine, cgroups };
         node.connected(0).await?;
         Ok(node)
     }
@@ -211,16 +221,24 @@ impl Node {
         })
     }
 
-    /// What the agent could not give up here, in words; empty where it runs as in a cluster.
+    /// What is not as in a cluster here, in words: what the agents could not give up, what can't be played.
     #[must_use]
     pub fn kept_privileges(&self) -> Vec<String> {
-        if may_become(AGENT_ID) {
-            return Vec::new();
+        let mut notes = Vec::new();
+        if !may_become(AGENT_ID) {
+            notes.push(format!(
+                "sotto-node keeps this process's uid instead of becoming {AGENT_ID}: \
+                 the user namespace has no other"
+            ));
         }
-        vec![format!(
-            "sotto-node keeps this process's uid instead of becoming {AGENT_ID}: \
-             the user namespace has no other"
-        )]
+        if self.settings.sidecar_driver.is_some() && self.cgroups.is_none() {
+            notes.push(
+                "no cgroup can be made here: sidecars are known by their uid alone, and no process can be taken \
+                 for one of another pod"
+                    .to_owned(),
+            );
+        }
+        notes
     }
 
     /// Ends the processes in order and checks that no mount is left. Pods must have been stopped.
@@ -289,7 +307,10 @@ fn csi_program(machine: &Machine, settings: &NodeSettings) -> Program {
         format!("--log={}", settings.log),
         "--development".to_owned(),
     ]);
-    program.arguments(settings.csi_arguments.iter().cloned())
+    let sidecar = settings.sidecar_driver.as_ref();
+    let sidecar = sidecar.map(|driver| format!("--sidecar-driver-name={}", driver.name));
+    let program = with_canary(program, settings);
+    program.arguments(sidecar).arguments(settings.csi_arguments.iter().cloned())
 }
 
 fn agent_program(machine: &Machine, settings: &NodeSettings, admin: String) -> Program {
@@ -302,5 +323,12 @@ fn agent_program(machine: &Machine, settings: &NodeSettings, admin: String) -> P
         format!("--admin={admin}"),
         "--development".to_owned(),
     ]);
-    program.arguments(settings.agent_arguments.iter().cloned())
+    with_canary(program, settings).arguments(settings.agent_arguments.iter().cloned())
+}
+
+fn with_canary(mut program: Program, settings: &NodeSettings) -> Program {
+    let canary =
+        settings.canary.iter().map(|canary| ("SOTTO_DEV_CANARY".to_owned(), canary.clone()));
+    program.environment.extend(canary);
+    program
 }

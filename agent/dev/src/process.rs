@@ -38,6 +38,10 @@ pub struct Program {
     pub environment: Vec<(String, String)>,
     /// User and group to become; supplementary groups and capabilities are dropped with them.
     pub user: Option<(u32, u32)>,
+    /// The directory of the cgroup to begin in.
+    pub cgroup: Option<PathBuf>,
+    /// A file that is its standard input.
+    pub input: Option<PathBuf>,
 }
 
 impl Program {
@@ -50,6 +54,8 @@ impl Program {
             arguments: Vec::new(),
             environment: Vec::new(),
             user: None,
+            cgroup: None,
+            input: None,
         }
     }
 
@@ -64,6 +70,20 @@ impl Program {
     #[must_use]
     pub fn user(mut self, user: Option<(u32, u32)>) -> Self {
         self.user = user;
+        self
+    }
+
+    /// Begins in this cgroup.
+    #[must_use]
+    pub fn cgroup(mut self, directory: Option<PathBuf>) -> Self {
+        self.cgroup = directory;
+        self
+    }
+
+    /// Reads this file.
+    #[must_use]
+    pub fn input(mut self, file: impl Into<PathBuf>) -> Self {
+        self.input = Some(file.into());
         self
     }
 }

@@ -84,6 +84,40 @@ async fn once_and_as_json_it_shows_everything_and_leaves_nothing() {
 }
 
 #[tokio::test]
+async fn in_sidecar_mode_it_ends_with_a_search_that_finds_the_canary_and_nothing_else() {
+    let demo = Running::start(demo(&["--sidecar", "--once", "--json"])).await.unwrap();
+    let status = demo.wait(DEADLINE).await.unwrap();
+    assert!(status.success(), "{}", demo.log().tail());
+    let lines = demo.log().lines(Stream::Output);
+    let report: Value = serde_json::from_str(&lines.concat()).unwrap();
+    assert_eq!(report["mode"], "sidecar");
+    assert_eq!(report["claims"]["sub"], "system:serviceaccount:payments:checkout");
+    let client = report["store"]["tls"]["client"].as_str().unwrap();
+    assert!(client.starts_with("checkout-") && client.ends_with(".payments.pod"), "{client}");
+    assert_eq!(report["seen"]["files"].as_array().unwrap().len(), 4);
+    let live = &report["live"];
+    assert_ne!(live["change"]["before"], live["change"]["after"]);
+    assert!(live["withdrawal"]["opened"].as_str().unwrap().contains("Permission denied"));
+    assert_eq!(live["withdrawal"]["healed"], live["change"]["after"]);
+    let intruder = &report["intruder"];
+    assert!(intruder["error"].as_str().unwrap().contains("store main refuses payments/web"));
+    assert_eq!(intruder["mounted"], false);
+    let tried = report["socket"].as_array().unwrap();
+    assert!(!tried.is_empty() && tried.iter().all(|it| !it["reason"].as_str().unwrap().is_empty()));
+    let searched = report["search"]["processes"].as_array().unwrap();
+    assert_eq!(searched.len(), 3, "sotto-csi, sotto-node and its worker");
+    for process in searched {
+        assert_eq!((&process["token"], &process["secrets"]), (&0.into(), &0.into()), "{process}");
+        assert!(process["canary"].as_u64().unwrap() > 0, "{process}");
+    }
+    // Each file has had two values.
+    assert_eq!(report["search"]["values"], 8);
+    assert_eq!(report["left_behind"], serde_json::json!([]));
+    let shown = report["volume"]["shown_at"].as_str().unwrap();
+    assert_nothing_is_left(shown.split("/pods/").next().unwrap());
+}
+
+#[tokio::test]
 async fn it_stays_up_until_it_is_interrupted() {
     let demo = Running::start(demo(&["--json"])).await.unwrap();
     let report = demo.line("the report", DEADLINE, |line| line.starts_with('{')).await.unwrap();

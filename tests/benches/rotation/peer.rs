@@ -20,7 +20,7 @@ use tempfile::TempDir;
 /// A tmpfs on every Linux.
 const TMPFS: &str = "/dev/shm";
 const START_DEADLINE: Duration = Duration::from_secs(30);
-const START_POLL: Duration = Duration::from_millis(20);
+const START_POLL: Duration = Duration::from_millis(2);
 const TOKEN_LIFE: Duration = Duration::from_secs(3600);
 
 /// A running agent.

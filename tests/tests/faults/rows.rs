@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use sotto_tests::table::{Player, Row, Scenario};
 
-use crate::{agents, chaos, driver, hostile, identity, kubelet, limits, network, rotation, store};
+use crate::{
+    agents, chaos, driver, hostile, identity, kubelet, limits, network, rotation, sidecar, store,
+};
 
 /// Longer than any scenario takes on two busy processors.
 const DEADLINE: Duration = Duration::from_secs(240);
@@ -43,7 +45,6 @@ const fn elsewhere(
     Row { number, fault, promise, player: Player::Elsewhere(reason), is_quick: false }
 }
 
-const SIDECAR: &str = "comes with the sidecar";
 const CLUSTER: &str = "needs an API server that calls webhooks";
 
 /// Every row, in order.
@@ -55,15 +56,16 @@ pub(crate) const ROWS: &[Row] = &[
     row("2", "driver rolling upgrade, 100 volumes", "0 failed reads; pending mounts finish", || Box::pin(driver::is_rolled_under_a_hundred_volumes())),
     row("3", "kill -9 agent once", "reads wait, then succeed; same mount; no ENOTCONN", || Box::pin(agents::is_killed_once())),
     row("3w", "kill -9 the agent's worker", "another one serves within milliseconds, store or not", || Box::pin(agents::worker_is_killed())),
+    row("3s", "kill -9 a sidecar 10 times", "0 failed reads", || Box::pin(sidecar::is_killed_ten_times())),
     row("4", "agent out of memory (137)", "as 3; the log names it", || Box::pin(agents::is_out_of_memory())),
     row("5", "agent crash loop", "error after request_deadline, clear reason; no D state; heals", || Box::pin(agents::crashes_again_and_again())),
     quick("6", "both holders of a connection lost", "mounted afresh; HostToContainer mounts heal, others told by event; pod deletable", || Box::pin(agents::and_driver_are_both_lost())),
     row("6b", "both DaemonSets rolled at the same time", "0 failed reads", || Box::pin(agents::and_driver_are_rolled_together())),
-    elsewhere("6c", "sidecar never answers the driver's rename; driver killed", "driver restarts", SIDECAR),
+    row("6c", "sidecar never answers the driver's rename; driver killed", "driver restarts", || Box::pin(sidecar::never_answers_a_rename_while_the_driver_is_killed())),
     row("7", "agent dies in mid-request", "resent; no lost caller", || Box::pin(agents::dies_in_mid_request())),
     quick("7r", "worker killed during a rotation's operations", "nothing stuck; the rotation completes exactly once", || Box::pin(rotation::whose_worker_is_killed())),
     row("7d", "driver killed during a rotation's operations", "nothing stuck; the rotation completes exactly once", || Box::pin(rotation::whose_driver_is_killed())),
-    elsewhere("8", "sidecar never starts", "event within 1 min; fd released; pod deletable", SIDECAR),
+    row("8", "sidecar never starts", "event within 1 min; fd released; pod deletable", || Box::pin(sidecar::never_starts())),
     row("9", "agent stopped (SIGSTOP) for 10 s", "reads wait; driver and other calls unaffected", || Box::pin(agents::is_stopped_for_a_while())),
     row("9u", "agent stopped (SIGSTOP), its volume unpublished", "<= 10 s; no D state; stopped for good: replaced", || Box::pin(agents::is_stopped_while_a_volume_ends())),
     row("10, 11", "kubelet, container runtime restart", "no remount, no read error", || Box::pin(kubelet::restarts())),
@@ -101,8 +103,8 @@ pub(crate) const ROWS: &[Row] = &[
     elsewhere("43", "another webhook strips restartPolicy", "refused with a message", CLUSTER),
     row("45", "fsGroup, non-root, several uids", "right mode and owner; EACCES else", || Box::pin(kubelet::starts_pods_of_several_users())),
     row("47", "init container reads a secret", "available", || Box::pin(kubelet::starts_an_init_container())),
-    elsewhere("48", "drain, app takes 10 min", "readable to its last exit", SIDECAR),
-    elsewhere("49", "Job completes", "pod completes without delay", SIDECAR),
+    row("48", "drain, app takes 10 min", "readable to its last exit", || Box::pin(sidecar::serves_until_the_last_exit())),
+    row("49", "Job completes", "pod completes without delay", || Box::pin(sidecar::lets_a_job_complete())),
     row("50", "10,000 secrets, a 1 MiB value, huge listing", "limits enforced, memory bounded", || Box::pin(limits::of_size_and_number())),
     row("51", "250 pods at once", "p99 stated; store's rate bounded", || Box::pin(store::is_asked_by_many_pods_at_once())),
     elsewhere("52", "24 h soak with dead mounts", "fds, threads, memory flat", "`make soak MINUTES=...`"),

@@ -1,15 +1,38 @@
-//! The example manifest: the SecretProviderClass and the pod of `deploy/examples/payments.yaml`.
+//! The example manifests: the SecretProviderClass and the pod of `deploy/examples/payments.yaml`, and those of
+//! `deploy/examples/sidecar.yaml`.
 
 use anyhow::Context as _;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-/// The manifest itself, word for word.
-pub(super) const MANIFEST: &str = include_str!("../../../../deploy/examples/payments.yaml");
-/// Where it is in the repository.
-pub(super) const MANIFEST_PATH: &str = "deploy/examples/payments.yaml";
+use super::Mode;
+
 /// The CSIDriver object of the cluster's manifests.
 pub(super) const CSI_DRIVER: &str = include_str!("../../../../deploy/base/csidriver.yaml");
+/// That of pods with a sidecar.
+pub(super) const SIDECAR_DRIVER: &str =
+    include_str!("../../../../deploy/components/injection/csidriver.yaml");
+
+/// A manifest, word for word, and where it is in the repository.
+pub(super) struct Example {
+    pub(super) text: &'static str,
+    pub(super) path: &'static str,
+}
+
+impl Example {
+    pub(super) fn of(mode: Mode) -> Self {
+        match mode {
+            Mode::Node => Self {
+                text: include_str!("../../../../deploy/examples/payments.yaml"),
+                path: "deploy/examples/payments.yaml",
+            },
+            Mode::Sidecar => Self {
+                text: include_str!("../../../../deploy/examples/sidecar.yaml"),
+                path: "deploy/examples/sidecar.yaml",
+            },
+        }
+    }
+}
 
 /// The class, as far as the demo shows it.
 #[derive(Debug, Clone, Serialize)]
@@ -40,10 +63,10 @@ pub(super) struct Object {
 }
 
 impl Class {
-    /// The class of the manifest.
-    pub(super) fn of_manifest() -> anyhow::Result<Self> {
+    /// The class of an example.
+    pub(super) fn of(example: &Example) -> anyhow::Result<Self> {
         let documents: Vec<Value> =
-            serde_saphyr::from_multiple(MANIFEST).context("the manifest is not YAML")?;
+            serde_saphyr::from_multiple(example.text).context("the manifest is not YAML")?;
         let class = documents
             .into_iter()
             .find(|document| document["kind"] == "SecretProviderClass")
@@ -54,7 +77,7 @@ impl Class {
         let objects = serde_saphyr::from_str(&text("/spec/parameters/objects"))
             .context("the class's objects are not YAML")?;
         Ok(Self {
-            manifest: MANIFEST_PATH,
+            manifest: example.path,
             name: format!("{}/{}", text("/metadata/namespace"), text("/metadata/name")),
             provider: text("/spec/provider"),
             role: text("/spec/parameters/roleName"),

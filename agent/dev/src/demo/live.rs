@@ -1,7 +1,8 @@
 //! What happens while the pod lives: the store has a new value, and the file and its watchers show it; a policy is
 //! withdrawn, and the file is closed, also to who had it open. Then all is as it was.
 //!
-//! Each is brought on by `sotto-node refresh`, so that nobody waits for the interval.
+//! In node mode each is brought on by `sotto-node refresh`, so that nobody waits for the interval; a sidecar asks its
+//! store every second here.
 
 use std::fs::File;
 use std::io;
@@ -9,7 +10,7 @@ use std::mem::MaybeUninit;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileExt as _;
 use std::path::PathBuf;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use rustix::fs::inotify::{self, CreateFlags, ReadFlags, Reader, WatchFlags};
@@ -18,8 +19,11 @@ use serde::Serialize;
 
 use super::reader::Seen;
 use super::report::read;
-use super::stage::Stage;
+use super::stage::{SIDECAR_PATIENCE, Stage};
 use crate::test_store::TestStore as _;
+
+/// Between two looks at a file.
+const POLL: Duration = Duration::from_millis(20);
 
 /// What was seen of it.
 #[derive(Debug, Serialize)]
@@ -79,11 +83,11 @@ async fn change(stage: &Stage, name: &str, seen: &Seen) -> anyhow::Result<Change
     .await?;
     let begun = Instant::now();
     stage.write_new_values();
-    let said = refreshed(stage).await?;
-    let milliseconds = begun.elapsed().as_millis();
-    let after = content(stage, name).await?;
     let before = seen.files.iter().find(|file| file.name == name);
     let before = before.map(|file| file.content.clone()).unwrap_or_default();
+    let said = refreshed(stage, name, Until::Other(before.clone())).await?;
+    let milliseconds = begun.elapsed().as_millis();
+    let after = content(stage, name).await?;
     anyhow::ensure!(before != after, "the file {name} did not follow its store: {said:?}");
     Ok(Change { name: name.to_owned(), before, after, said, events: events(&watch)?, milliseconds })
 }
@@ -92,7 +96,7 @@ async fn withdraw(stage: &Stage, name: &str) -> anyhow::Result<Withdrawal> {
     let open = blocking(stage.secrets.join(name), File::open).await?;
     let begun = Instant::now();
     stage.store.remove_policy(crate::store::POD_POLICY).await?;
-    let said = refreshed(stage).await?;
+    let said = refreshed(stage, name, Until::Denied).await?;
     let milliseconds = begun.elapsed().as_millis();
     let opened = content(stage, name).await?;
     let read_on = tokio::task::spawn_blocking(move || open.read_at(&mut [0; 16], 0)).await?;
@@ -101,14 +105,58 @@ async fn withdraw(stage: &Stage, name: &str) -> anyhow::Result<Withdrawal> {
         Err(error) => error.to_string(),
     };
     stage.store.restore_policy().await?;
-    refreshed(stage).await?;
+    refreshed(stage, name, Until::Allowed).await?;
     let healed = content(stage, name).await?;
     Ok(Withdrawal { name: name.to_owned(), said, opened, read_on, milliseconds, healed })
 }
 
-/// Asks sotto-node to ask the store again; what it printed.
-async fn refreshed(stage: &Stage) -> anyhow::Result<Vec<String>> {
-    Ok(stage.node.refresh(&stage.pod).await?.1)
+/// What a read of the file is to give.
+enum Until {
+    /// Something else than this.
+    Other(String),
+    Denied,
+    Allowed,
+}
+
+impl Until {
+    fn holds(&self, read: &io::Result<String>) -> bool {
+        let is_denied =
+            read.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::PermissionDenied);
+        match self {
+            Self::Other(before) => read.as_ref().is_ok_and(|now| now != before),
+            Self::Denied => is_denied,
+            Self::Allowed => read.is_ok(),
+        }
+    }
+}
+
+/// Asks sotto-node to ask the store again; what it printed. A sidecar does so by itself: waits until a read of the
+/// file is as it should be.
+async fn refreshed(stage: &Stage, name: &str, until: Until) -> anyhow::Result<Vec<String>> {
+    let Some(injected) = &stage.injected else {
+        return Ok(stage.node.refresh(&stage.pod).await?.1);
+    };
+    let watching = blocking(stage.secrets.join(name), move |file| {
+        let begun = Instant::now();
+        while !until.holds(&std::fs::read_to_string(&file)) {
+            if begun.elapsed() > SIDECAR_PATIENCE {
+                return Err(io::ErrorKind::TimedOut.into());
+            }
+            std::thread::park_timeout(POLL);
+        }
+        Ok(rustix::thread::gettid().as_raw_nonzero().get().unsigned_abs())
+    });
+    // Its reads are no part of the story.
+    let thread = watching.await.with_context(|| {
+        let said = injected.output();
+        let lines = said.lines().filter(|line| !line.contains("\"action\":\"open\""));
+        let lines: Vec<_> = lines.collect();
+        let last = lines[lines.len().saturating_sub(20)..].join("\n");
+        let driver = stage.node.csi().log().tail();
+        format!("the sidecar didn't follow its store; it said:\n{last}\nand sotto-csi:\n{driver}")
+    })?;
+    stage.looked(thread);
+    Ok(Vec::new())
 }
 
 /// What the container's user reads in a file.

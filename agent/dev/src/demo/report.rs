@@ -10,10 +10,13 @@ use serde::Serialize;
 use serde_json::Value;
 use sotto_core::attributes::SERVICE_ACCOUNT_TOKENS;
 
+use super::Mode;
 use super::class::Class;
 use super::isolation::Isolation;
 use super::live::Live;
 use super::reader::{self, Seen};
+use super::search::Search;
+use super::socket::{self, Attempt};
 use super::stage::Stage;
 use crate::kubelet::KubeletError;
 use crate::node::may_become;
@@ -27,6 +30,7 @@ const AUDIT_DEADLINE: Duration = Duration::from_secs(5);
 /// Everything that is shown.
 #[derive(Debug, Serialize)]
 pub(super) struct Report {
+    pub(super) mode: Mode,
     pub(super) pod: PodView,
     pub(super) claims: Value,
     pub(super) class: Class,
@@ -36,7 +40,11 @@ pub(super) struct Report {
     pub(super) live: Live,
     pub(super) audit: Vec<Value>,
     pub(super) intruder: Intruder,
+    /// In sidecar mode: who tried the pod's socket.
+    pub(super) socket: Vec<Attempt>,
     pub(super) processes: Vec<ProcessView>,
+    /// In sidecar mode.
+    pub(super) search: Option<Search>,
     /// What could not be dropped or done here, in words.
     pub(super) notes: Vec<String>,
     /// Commands by which to look further, with what each shows.
@@ -100,18 +108,20 @@ impl Report {
         let names = stage.class.objects.iter().map(|object| object.object_name.as_str());
         let seen = read(stage, names).await?;
         let store = store(stage)?;
-        let intruder = intruder(stage).await?;
+        let (intruder, socket) = intruder(stage).await?;
         let live = Live::show(stage, &seen).await?;
         let audit = audit(stage, &seen).await?;
         let mut notes = stage.node.kept_privileges();
         if !may_become(READER.0) {
             notes.push(
-                "the files were read by this process's own uid, and the pod's group is shown as 65534: \
+                "the files were read by this process's own uid, and the pod is without its fsGroup: \
                  the user namespace has no other"
                     .to_owned(),
             );
         }
+        let search = Search::of(stage).await?;
         Ok(Self {
+            mode: stage.mode,
             pod: PodView {
                 name: format!("{}/{}", stage.pod.namespace, stage.pod.name),
                 uid: stage.pod.uid.clone(),
@@ -125,7 +135,9 @@ impl Report {
             live,
             audit,
             intruder,
+            socket,
             processes: processes(stage),
+            search,
             notes,
             look: look_further(stage, isolation),
             milliseconds: begun.elapsed().as_millis(),
@@ -139,13 +151,19 @@ pub(super) async fn read(stage: &Stage, names: impl Iterator<Item = &str>) -> an
     reader::read_as(user, &stage.node.path("bin/sotto-dev"), &stage.secrets, names).await
 }
 
-/// The claims of the token that kubelet sent.
+/// The claims of the token that kubelet sent, or wrote for the sidecar.
 fn claims(stage: &Stage) -> anyhow::Result<Value> {
+    if let Some(injected) = &stage.injected {
+        return of_token(&std::fs::read_to_string(injected.token_directory().join("token"))?);
+    }
     let volume = stage.pod.volumes.first().context("the example's pod has a volume")?;
     let request = stage.node.kubelet().request(&stage.pod, volume);
     let tokens = request.secrets.get(SERVICE_ACCOUNT_TOKENS).context("no token was sent")?;
     let tokens: Value = serde_json::from_str(tokens)?;
-    let token = tokens["bao"]["token"].as_str().context("no token for the store was sent")?;
+    of_token(tokens["bao"]["token"].as_str().context("no token for the store was sent")?)
+}
+
+fn of_token(token: &str) -> anyhow::Result<Value> {
     let claims = token.split('.').nth(1).context("the token has no claims")?;
     Ok(serde_json::from_slice(&URL_SAFE_NO_PAD.decode(claims)?)?)
 }
@@ -172,24 +190,53 @@ fn volume(stage: &Stage) -> VolumeView {
     }
 }
 
-/// The audit records, once every file's open and the refusals are among them.
+/// The audit records, once every file's open and the refusals are among them; in sidecar mode those of the sidecar and
+/// of sotto-node.
 async fn audit(stage: &Stage, seen: &Seen) -> anyhow::Result<Vec<Value>> {
     // Once more when its value was new, and when it was readable again.
     let files = stage.class.objects.len() + 2;
+    // A second pod's refused fetch is in its own sidecar's log.
+    let fetches = if stage.injected.is_some() { 0 } else { 1 };
     let complete = |records: &[Value]| {
         let of = |action: &'static str, decision: &'static str| {
             records.iter().filter(move |it| it["action"] == action && it["decision"] == decision)
         };
         let opened = of("open", "allowed").filter(|it| it["uid"] == seen.uid).count();
-        opened >= files && of("open", "denied").count() > 0 && of("fetch", "denied").count() > 1
+        opened >= files
+            && of("open", "denied").count() > 0
+            && of("fetch", "denied").count() > fetches
     };
     let awaited = "an open of each file and each refusal";
-    Ok(stage.node.audited(awaited, AUDIT_DEADLINE, complete).await?)
+    let Some(injected) = &stage.injected else {
+        return Ok(stage.node.audited(awaited, AUDIT_DEADLINE, complete).await?);
+    };
+    let mut records = injected.audited(awaited, AUDIT_DEADLINE, complete).await?;
+    records.retain(|record| !stage.has_looked(record));
+    records.extend(stage.node.audit());
+    records.sort_by(|one, other| one["time"].as_str().cmp(&other["time"].as_str()));
+    Ok(records)
 }
 
-/// A pod of the same namespace and another service account asks for the same class.
-async fn intruder(stage: &Stage) -> anyhow::Result<Intruder> {
+/// A pod of the same namespace and another service account asks for the same class; in sidecar mode one of its
+/// processes tries the socket of the demo's pod as well.
+async fn intruder(stage: &Stage) -> anyhow::Result<(Intruder, Vec<Attempt>)> {
     let pod = stage.pod.sibling("web-0", "web");
+    let name = format!("{}/{}", pod.namespace, pod.name);
+    if stage.injected.is_some() {
+        let mut injected = stage.start_injected(&pod).await?;
+        let denied = |it: &Value| it["action"] == "fetch" && it["decision"] == "denied";
+        let records = injected
+            .audited("the store's refusal", AUDIT_DEADLINE, |all| all.iter().any(denied))
+            .await?;
+        let reason = records.iter().find(|record| denied(record));
+        let error = reason.and_then(|it| it["reason"].as_str()).unwrap_or_default().to_owned();
+        // Its application's container would be created only after this.
+        let mounted = injected.probe(&stage.node).await?.is_none();
+        let socket = socket::try_by(stage, &injected).await?;
+        injected.end(&stage.node).await?;
+        let service_account = pod.service_account;
+        return Ok((Intruder { pod: name, service_account, error, mounted }, socket));
+    }
     let volume = pod.volumes.first().context("the example's pod has a volume")?;
     let error = match stage.node.kubelet().publish(&pod, volume).await {
         Err(KubeletError::Refused { message, .. }) => message,
@@ -197,9 +244,17 @@ async fn intruder(stage: &Stage) -> anyhow::Result<Intruder> {
         Ok(_) => anyhow::bail!("a pod with another service account was given the secrets"),
     };
     let target = stage.node.kubelet().target(&pod, volume);
-    let name = format!("{}/{}", pod.namespace, pod.name);
     let mounted = mount_options(&target).is_some();
-    Ok(Intruder { pod: name, service_account: pod.service_account, error, mounted })
+    let service_account = pod.service_account;
+    Ok((Intruder { pod: name, service_account, error, mounted }, Vec::new()))
+}
+
+/// The processes of the node, with their workers.
+pub(super) fn node_processes(stage: &Stage) -> Vec<(&'static str, u32)> {
+    let node = &stage.node;
+    let mut found = vec![("sotto-csi", node.csi().pid()), ("sotto-node", node.agent().pid())];
+    found.extend(node.worker().map(|worker| ("its worker", worker)));
+    found
 }
 
 fn processes(stage: &Stage) -> Vec<ProcessView> {
@@ -211,10 +266,13 @@ fn processes(stage: &Stage) -> Vec<ProcessView> {
         };
         ProcessView { name, pid, uid: field("Uid:"), capabilities: field("CapEff:") }
     };
-    let agent = stage.node.agent().pid();
-    let mut views = vec![view("sotto-csi", stage.node.csi().pid()), view("sotto-node", agent)];
-    views.extend(stage.node.worker().map(|worker| view("its worker", worker)));
-    views
+    let sidecar = stage.injected.as_ref().and_then(|injected| {
+        let running = injected.running()?;
+        let worker = injected.worker().map(|worker| ("its worker", worker));
+        Some([Some(("sotto-agent", running.pid())), worker].into_iter().flatten())
+    });
+    let all = node_processes(stage).into_iter().chain(sidecar.into_iter().flatten());
+    all.map(|(name, pid)| view(name, pid)).collect()
 }
 
 /// The options of what is mounted at `target`, if something is.
@@ -244,22 +302,31 @@ fn look_further(stage: &Stage, isolation: Isolation) -> Vec<(String, String)> {
             command(&reader, format!("cat {secrets}/{first}")),
             "a secret; its audit record appears below".to_owned(),
         ),
-        (
-            command(
-                &enter,
-                format!(
-                    "{} refresh {}/{} --admin={}",
-                    stage.node.path("bin/sotto-node").display(),
-                    stage.pod.namespace,
-                    stage.pod.name,
-                    stage.node.admin()
-                ),
-            ),
-            "has sotto-node ask the store again, now".to_owned(),
-        ),
+        asking(stage, &enter),
         (
             command(&enter, format!("cat {}", stage.node.path("etc/config.yaml").display())),
             "sotto-node's configuration".to_owned(),
         ),
     ]
+}
+
+/// What an administrator asks of whoever serves the pod.
+fn asking(stage: &Stage, enter: &str) -> (String, String) {
+    let path = |name| stage.node.path(name).display().to_string();
+    if let Some(injected) = &stage.injected {
+        let command = format!(
+            "{enter} {} probe --handoff={}",
+            path("bin/sotto-agent"),
+            injected.handoff_path().display()
+        );
+        return (command, "the startupProbe; refused, unless its process is of the pod".to_owned());
+    }
+    let command = format!(
+        "{enter} {} refresh {}/{} --admin={}",
+        path("bin/sotto-node"),
+        stage.pod.namespace,
+        stage.pod.name,
+        stage.node.admin()
+    );
+    (command, "has sotto-node ask the store again, now".to_owned())
 }

@@ -1,10 +1,13 @@
 use std::path::Path;
 
-use super::class::{Class, MANIFEST, MANIFEST_PATH};
+use super::Mode;
+use super::class::{Class, Example};
 use super::live::{Change, Live, Withdrawal};
 use super::paint::Paint;
 use super::reader::{self, Entry, File, Seen};
 use super::report::{Intruder, PodView, ProcessView, Report, StoreView, VolumeView};
+use super::search::{Search, Searched};
+use super::socket::Attempt;
 use super::text;
 use crate::store::Peer;
 
@@ -47,6 +50,7 @@ fn report() -> Report {
         target: target.map(str::to_owned),
     };
     Report {
+        mode: Mode::Node,
         pod: PodView {
             name: "payments/checkout-0".to_owned(),
             uid: "u".to_owned(),
@@ -55,7 +59,7 @@ fn report() -> Report {
         claims: json!({"iss": "https://i.invalid", "aud": ["bao"], "exp": 700, "iat": 100,
             "sub": "system:serviceaccount:payments:checkout",
             "kubernetes.io": {"pod": {"name": "checkout-0", "uid": "u"}, "node": {}}}),
-        class: Class::of_manifest().unwrap(),
+        class: Class::of(&Example::of(Mode::Node)).unwrap(),
         store: StoreView {
             name: "main",
             address: "https://127.0.0.1:1".to_owned(),
@@ -99,6 +103,8 @@ fn report() -> Report {
             error: "store main refuses payments/web: policy".to_owned(),
             mounted: false,
         },
+        socket: Vec::new(),
+        search: None,
         processes: vec![
             process("sotto-csi", "0", "0000000000200000"),
             process("sotto-node", "65532", "0000000000000000"),
@@ -119,7 +125,7 @@ fn the_words_show_everything_that_the_issue_asks_for() {
         "payments/checkout-0",
         "system:serviceaccount:payments:checkout",
         "600 s after it was issued",
-        MANIFEST_PATH,
+        "deploy/examples/payments.yaml",
         "secret/data/payments/checkout/db  password",
         "TLS 1.3, TLS13_AES_256_GCM_SHA384",
         "sotto-dev store",
@@ -154,11 +160,52 @@ fn the_words_show_everything_that_the_issue_asks_for() {
 
 #[test]
 fn the_class_is_the_one_of_the_example() {
-    let class = Class::of_manifest().unwrap();
+    let class = Class::of(&Example::of(Mode::Node)).unwrap();
     assert_eq!((class.name.as_str(), class.provider.as_str()), ("payments/payments-db", "openbao"));
     let names: Vec<_> = class.objects.iter().map(|it| it.object_name.as_str()).collect();
     assert_eq!(names, ["db-username", "db-password", "tls/server.crt", "tls/server.key"]);
-    assert!(MANIFEST.contains("kind: SecretProviderClass"));
+    // The same class in both modes: only who serves it differs.
+    let of_sidecar = Class::of(&Example::of(Mode::Sidecar)).unwrap();
+    let names_of =
+        |class: &Class| class.objects.iter().map(|it| it.object_name.clone()).collect::<Vec<_>>();
+    assert_eq!((&of_sidecar.name, names_of(&of_sidecar)), (&class.name, names_of(&class)));
+}
+
+#[test]
+fn in_sidecar_mode_the_words_end_with_the_socket_and_the_search() {
+    let searched = |name| Searched { name, pid: 7, token: 0, secrets: 0, canary: 2 };
+    let mut report = report();
+    report.mode = Mode::Sidecar;
+    report.socket = vec![Attempt {
+        who: "a process of web-0".to_owned(),
+        reason: "it is of another pod".to_owned(),
+    }];
+    report.search = Some(Search {
+        processes: vec![searched("sotto-csi"), searched("sotto-node")],
+        values: 8,
+        hidden_in_the_sidecar: Some(4096),
+    });
+    let mut out = Vec::new();
+    text::write(&report, Paint::never(), &mut out).unwrap();
+    let words = String::from_utf8(out).unwrap();
+    for wanted in [
+        "its token is in its own sidecar, and kubelet sends the driver none",
+        "sotto-agent, in the pod, asks the store",
+        "the audit record of its sidecar says",
+        "would its application be started: no",
+        "by itself, within the refresh interval of 1 s",
+        "a process of web-0:",
+        "it is of another pod",
+        "8 values",
+        "token and secrets: 0 hits",
+        "4 KiB of memfd_secret",
+    ] {
+        assert!(words.contains(wanted), "{wanted:?} is missing in:\n{words}");
+    }
+    report.search.as_mut().unwrap().processes[0].secrets = 1;
+    let mut out = Vec::new();
+    text::write(&report, Paint::never(), &mut out).unwrap();
+    assert!(String::from_utf8(out).unwrap().contains("token and secrets: 1 hits"));
 }
 
 #[test]

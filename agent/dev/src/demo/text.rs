@@ -1,9 +1,12 @@
 //! The report in plain words.
 
+mod sidecar;
+
 use std::io::{self, Write};
 
 use serde_json::Value;
 
+use super::Mode;
 use super::paint::Paint;
 use super::reader::Entry;
 use super::report::Report;
@@ -24,6 +27,8 @@ pub(super) fn write(report: &Report, paint: Paint, out: &mut impl Write) -> io::
         writeln!(out, "   {}", audit_line(record, paint))?;
     }
     processes(report, paint, out)?;
+    sidecar::socket(report, paint, out)?;
+    sidecar::search(report, paint, out)?;
     end(report, paint, out)
 }
 
@@ -36,9 +41,13 @@ fn pod(report: &Report, paint: Paint, out: &mut impl Write) -> io::Result<()> {
     writeln!(out, "{}", paint.title("1  A pod starts"))?;
     writeln!(
         out,
-        "   {}, service account {}; kubelet sends its token to the driver:",
+        "   {}, service account {}; {}:",
         paint.name(&report.pod.name),
-        paint.name(&report.pod.service_account)
+        paint.name(&report.pod.service_account),
+        match report.mode {
+            Mode::Node => "kubelet sends its token to the driver",
+            Mode::Sidecar => "its token is in its own sidecar, and kubelet sends the driver none",
+        }
     )?;
     let seconds = report.claims["exp"].as_i64().unwrap_or_default()
         - report.claims["iat"].as_i64().unwrap_or_default();
@@ -75,7 +84,11 @@ fn class(report: &Report, paint: Paint, out: &mut impl Write) -> io::Result<()> 
 
 fn store(report: &Report, paint: Paint, out: &mut impl Write) -> io::Result<()> {
     let store = &report.store;
-    heading(out, paint, 3, "sotto-node checks the token and asks the store, as that pod")?;
+    let who = match report.mode {
+        Mode::Node => "sotto-node checks the token and asks the store, as that pod",
+        Mode::Sidecar => "sotto-agent, in the pod, asks the store, as that pod",
+    };
+    heading(out, paint, 3, who)?;
     writeln!(
         out,
         "   store {} at {}: {} login, {} reads",
@@ -177,22 +190,29 @@ fn intruder(report: &Report, paint: Paint, out: &mut impl Write) -> io::Result<(
     let intruder = &report.intruder;
     heading(out, paint, 6, "Another service account asks for the same class")?;
     let (pod, account) = (paint.name(&intruder.pod), paint.name(&intruder.service_account));
-    writeln!(out, "   {pod}, service account {account}, isn't started; its event says:")?;
+    let says = match report.mode {
+        Mode::Node => "its event says",
+        Mode::Sidecar => "the audit record of its sidecar says",
+    };
+    writeln!(out, "   {pod}, service account {account}, isn't started; {says}:")?;
     for fault in intruder.error.split("; ") {
         writeln!(out, "     {}", paint.bad(fault))?;
     }
     let mounted = if intruder.mounted { "yes" } else { "no" };
-    writeln!(out, "   is anything mounted for it: {mounted}")
+    match report.mode {
+        Mode::Node => writeln!(out, "   is anything mounted for it: {mounted}"),
+        Mode::Sidecar => writeln!(out, "   would its application be started: {mounted}"),
+    }
 }
 
 fn change(report: &Report, paint: Paint, out: &mut impl Write) -> io::Result<()> {
     let change = &report.live.change;
     heading(out, paint, 7, "The store gets a new value")?;
-    writeln!(
-        out,
-        "   {} ms later (sotto-node refresh; by itself within the refresh interval):",
-        change.milliseconds
-    )?;
+    let how = match report.mode {
+        Mode::Node => "sotto-node refresh; by itself within the refresh interval",
+        Mode::Sidecar => "by itself, within the refresh interval of 1 s",
+    };
+    writeln!(out, "   {} ms later ({how}):", change.milliseconds)?;
     writeln!(out, "     {:<16} {}", change.name, paint.dim(&change.before))?;
     writeln!(out, "     {:<16} {}", "", paint.good(&change.after))?;
     writeln!(out, "   a watcher of /mnt/secrets was told, as of any Kubernetes volume:")?;

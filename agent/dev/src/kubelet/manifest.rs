@@ -1,5 +1,7 @@
 //! Pods and CSIDrivers as their YAML manifests say them; only what a kubelet looks at for a CSI volume.
 
+mod sidecar;
+
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -9,6 +11,10 @@ use serde_json::Value;
 
 use super::KubeletError;
 use crate::random;
+
+pub use sidecar::{Mount, ProjectedToken, Sidecar};
+
+use sidecar::{ContainerManifest, Projected};
 
 /// The lifecycle mode of a volume that stands in the pod itself.
 const EPHEMERAL: &str = "Ephemeral";
@@ -54,6 +60,8 @@ pub struct Pod {
     pub fs_group: Option<u32>,
     /// Its inline CSI volumes.
     pub volumes: Vec<CsiVolume>,
+    /// Its native sidecar, where it has one with a projected token.
+    pub sidecar: Option<Sidecar>,
 }
 
 /// An inline CSI volume.
@@ -100,13 +108,20 @@ pub enum TokenPlace {
 }
 
 impl Pod {
-    /// The first pod of a manifest.
+    /// The first pod of a manifest; without one, the first that its Deployment or Job would make.
     ///
     /// # Errors
     /// The manifest can't be read or has no pod.
     pub fn parse(manifest: &str) -> Result<Self, ManifestError> {
         let found = documents::<PodManifest>(manifest, "Pod")?;
-        let pod = found.into_iter().next().ok_or(ManifestError::Missing("Pod"))?;
+        match found.into_iter().next() {
+            Some(pod) => Self::from_manifest(pod),
+            None => Self::from_manifest(pod_of_workload(manifest)?),
+        }
+    }
+
+    fn from_manifest(pod: PodManifest) -> Result<Self, ManifestError> {
+        let sidecar = Sidecar::of(&pod.spec)?;
         let context = pod.spec.security_context;
         let account = pod.spec.service_account_name.unwrap_or_else(|| "default".to_owned());
         Ok(Self {
@@ -118,7 +133,14 @@ impl Pod {
             run_as_user: context.run_as_user,
             fs_group: context.fs_group,
             volumes: pod.spec.volumes.into_iter().filter_map(VolumeManifest::into_csi).collect(),
+            sidecar,
         })
+    }
+
+    /// The volume of this name.
+    #[must_use]
+    pub fn volume(&self, name: &str) -> Option<&CsiVolume> {
+        self.volumes.iter().find(|volume| volume.name == name)
     }
 
     /// The same pod, new, with another name and service account.
@@ -178,6 +200,19 @@ impl CsiDriver {
     }
 }
 
+/// The pod that a workload's controller would make.
+fn pod_of_workload(manifest: &str) -> Result<PodManifest, ManifestError> {
+    for kind in ["Deployment", "Job"] {
+        let found = documents::<WorkloadManifest>(manifest, kind)?;
+        if let Some(workload) = found.into_iter().next() {
+            let Metadata { name, namespace } = workload.metadata;
+            let metadata = Metadata { name: format!("{name}-{}", random::hex::<3>()), namespace };
+            return Ok(PodManifest { metadata, spec: workload.spec.template.spec });
+        }
+    }
+    Err(ManifestError::Missing("Pod"))
+}
+
 /// The documents of one kind.
 fn documents<T: DeserializeOwned>(
     manifest: &str,
@@ -207,9 +242,27 @@ struct PodManifest {
 }
 
 #[derive(Deserialize)]
+struct WorkloadManifest {
+    metadata: Metadata,
+    spec: WorkloadSpec,
+}
+
+#[derive(Deserialize)]
+struct WorkloadSpec {
+    template: TemplateManifest,
+}
+
+#[derive(Deserialize)]
+struct TemplateManifest {
+    spec: PodSpec,
+}
+
+#[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct PodSpec {
     service_account_name: Option<String>,
+    #[serde(default)]
+    init_containers: Vec<ContainerManifest>,
     #[serde(default)]
     security_context: SecurityContext,
     #[serde(default)]
@@ -227,6 +280,7 @@ struct SecurityContext {
 struct VolumeManifest {
     name: String,
     csi: Option<CsiSource>,
+    projected: Option<Projected>,
 }
 
 #[derive(Deserialize)]

@@ -28,7 +28,7 @@ impl Kubelet {
             volume_path: self.target(pod, volume).display().to_string(),
             staging_target_path: String::new(),
         };
-        let answer = self.node().await?.node_get_volume_stats(deadline(request)).await;
+        let answer = self.node_of(volume).await?.node_get_volume_stats(deadline(request)).await;
         Ok(answer.map_err(refused)?.into_inner())
     }
 }

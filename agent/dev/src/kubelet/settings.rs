@@ -18,6 +18,8 @@ pub struct KubeletSettings {
     pub node_name: String,
     /// What the CSIDriver object says.
     pub driver: CsiDriver,
+    /// Those of more drivers.
+    pub more_drivers: Vec<CsiDriver>,
     /// Who issues the pods' tokens.
     pub issuer: Issuer,
     /// The time that tokens are issued and refreshed by.
@@ -35,6 +37,7 @@ impl KubeletSettings {
         issuer: Issuer,
     ) -> Self {
         let (node_name, clock) = (node_name.to_owned(), Arc::new(SystemClock));
-        Self { directory, socket, node_name, driver, issuer, clock }
+        let more_drivers = Vec::new();
+        Self { directory, socket, node_name, driver, more_drivers, issuer, clock }
     }
 }

@@ -1,3 +1,5 @@
+mod sidecar;
+
 use std::time::SystemTime;
 
 use serde_json::{Value, json};

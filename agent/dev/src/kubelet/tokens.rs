@@ -65,6 +65,11 @@ impl Tokens {
         Some(json!(tokens).to_string())
     }
 
+    /// A token alone.
+    pub(super) fn projected(&self, pod: &Pod, audience: &str, life: Duration) -> String {
+        self.token(pod, audience, life)["token"].as_str().unwrap_or_default().to_owned()
+    }
+
     fn token(&self, pod: &Pod, audience: &str, life: Duration) -> Value {
         let now = self.clock.lock().unwrap_or_else(PoisonError::into_inner).now();
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);

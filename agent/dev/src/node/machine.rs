@@ -42,8 +42,16 @@ impl Machine {
         // What is mounted below stays below, wherever the machine's own mounts are shared with.
         mount_change(&machine.root, MountPropagationFlags::PRIVATE)
             .map_err(|error| MachineError::Mount(error.into()))?;
-        let names =
-            ["bin", "classes", "etc", "kubelet", "kubelet/plugins_registry", "mnt", "providers"];
+        let names = [
+            "bin",
+            "classes",
+            "etc",
+            "kubelet",
+            "kubelet/plugins_registry",
+            "mnt",
+            "pods",
+            "providers",
+        ];
         for name in names {
             std::fs::create_dir(machine.root.join(name)).map_err(MachineError::Directory)?;
         }
@@ -58,9 +66,14 @@ impl Machine {
     /// Shows a directory at a second place, as a container's runtime does with a volume.
     pub(super) fn bind(&self, from: &Path, to: &str) -> Result<PathBuf, MachineError> {
         let to = self.root.join(to);
-        std::fs::create_dir_all(&to).map_err(MachineError::Directory)?;
-        mount_bind(from, &to).map_err(|error| MachineError::Mount(error.into()))?;
+        self.bind_at(from, &to)?;
         Ok(to)
+    }
+
+    /// As [`Self::bind`], at a path of this machine.
+    pub(super) fn bind_at(&self, from: &Path, to: &Path) -> Result<(), MachineError> {
+        std::fs::create_dir_all(to).map_err(MachineError::Directory)?;
+        mount_bind(from, to).map_err(|error| MachineError::Mount(error.into()))
     }
 
     /// Takes one mount back.

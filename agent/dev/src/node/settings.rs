@@ -32,6 +32,22 @@ pub enum NodeError {
     /// Mounts were left when everything had ended.
     #[error("mounts were left behind: {0:?}")]
     Left(Vec<PathBuf>),
+    /// The pod has no sidecar, or it doesn't run.
+    #[error("the pod has no sidecar, or it doesn't run")]
+    NoSidecar,
+    /// The webhook refuses the manifest.
+    #[error("the webhook refuses the pod:\n{0}")]
+    NotInjected(String),
+    /// The startupProbe never succeeded.
+    #[error("the sidecar is never ready: {said}\nits last lines:\n{lines}\nsotto-csi's:\n{csi}")]
+    NeverReady {
+        /// What the probe said at last.
+        said: String,
+        /// The end of the sidecar's log.
+        lines: String,
+        /// The end of the driver's log.
+        csi: String,
+    },
     /// What was awaited did not come.
     #[error("{0} was not in the audit log within {1:?}; its records:\n{2}")]
     NoRecord(String, Duration, String),
@@ -43,12 +59,21 @@ pub struct NodeSettings {
     pub name: String,
     /// What the CSIDriver object says.
     pub driver: CsiDriver,
+    /// The CSIDriver object of injected pods, where the node takes any.
+    pub sidecar_driver: Option<CsiDriver>,
+    /// More arguments of each sidecar.
+    pub sidecar_arguments: Vec<String>,
+    /// The longest pause between two probes of a sidecar, if the pod has a longer one.
+    pub probe_period: Duration,
     /// Who issues the pods' tokens.
     pub issuer: Issuer,
     /// The stores; the first is the default.
     pub stores: Vec<StoreEntry>,
     /// Manifests with SecretProviderClasses: file name and content.
     pub classes: Vec<(String, String)>,
+    /// A text that both processes and each sidecar have in their environment: for searches of their memory, which must
+    /// find it.
+    pub canary: Option<String>,
     /// The log filter of both processes.
     pub log: String,
     /// More arguments of sotto-csi.
@@ -66,9 +91,13 @@ impl NodeSettings {
         Self {
             name: "node-1".to_owned(),
             driver,
+            sidecar_driver: None,
+            sidecar_arguments: Vec::new(),
+            probe_period: Duration::MAX,
             issuer: issuer.clone(),
             stores: vec![store],
             classes: vec![("classes.yaml".to_owned(), manifest.to_owned())],
+            canary: None,
             log: "info".to_owned(),
             csi_arguments: Vec::new(),
             agent_arguments: Vec::new(),

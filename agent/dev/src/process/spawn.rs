@@ -1,6 +1,7 @@
 //! Fork and exec, on the thread that will also reap.
 #![expect(unsafe_code, reason = "pre_exec: prctl between fork and exec")]
 
+use std::fs::File;
 use std::io;
 use std::os::unix::process::CommandExt as _;
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -77,7 +78,10 @@ fn spawn(program: &Program) -> io::Result<Child> {
         .envs(std::env::var_os("PATH").map(|path| ("PATH", path)))
         .envs(program.environment.iter().map(|(name, value)| (name, value)))
         .current_dir("/")
-        .stdin(Stdio::null())
+        .stdin(match &program.input {
+            Some(file) => Stdio::from(File::open(file)?),
+            None => Stdio::null(),
+        })
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         // Ctrl-C is for the owner, who ends its children in order.
@@ -86,9 +90,15 @@ fn spawn(program: &Program) -> io::Result<Child> {
         command.uid(uid).gid(gid);
     }
     let changes_user = program.user.is_some();
+    // Opened here: the child may not be allowed to any more, and the kernel asks who opened it.
+    let cgroup = program.cgroup.as_ref().map(|it| it.join("cgroup.procs"));
+    let cgroup = cgroup.map(|file| File::options().write(true).open(file)).transpose()?;
     // SAFETY: only system calls between fork and exec; nothing allocates or locks.
     unsafe {
         command.pre_exec(move || {
+            if let Some(cgroup) = &cgroup {
+                rustix::io::write(cgroup, b"0")?;
+            }
             if changes_user {
                 rustix::thread::set_no_new_privs(true)?;
             }
