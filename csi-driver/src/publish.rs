@@ -20,7 +20,7 @@ use std::time::Duration;
 use sotto_core::fuse_init::IdMapping;
 use sotto_core::identity::VolumeId;
 use sotto_handoff::link::CallError;
-use sotto_handoff::message::Prepared;
+use sotto_handoff::message::{Prepare, Prepared};
 use tokio::time::Instant;
 
 use crate::broker::{Agent, NoAgent};
@@ -209,8 +209,9 @@ async fn fetch_and_mount(
 ) -> Result<(), PublishError> {
     let Content { spec, credentials, context } = content;
     let patience = deadline.saturating_duration_since(Instant::now() + MOUNT_RESERVE);
+    let place_of = driver.kubelet.mount_point(target);
     let prepared: Prepared = agent
-        .prepare(spec.prepare(id, &driver.kubelet.mount_point(target), &credentials), patience)
+        .prepare(spec.prepare(id, &place_of, &credentials, Prepare::default()), patience)
         .await?;
 
     let resend = driver.settings.resend;
@@ -237,7 +238,7 @@ async fn fetch_and_mount(
     let volume = Volume::new(id.clone(), target.clone(), spec, init, Some(connection));
     volume.keep_credentials(credentials);
     let objects = prepared.object_count as usize;
-    volume.shows(prepared.generation, prepared.layout);
+    volume.shows(prepared.into());
     volume.served_by(agent.clone(), Some(objects));
     driver.volumes.insert(volume);
     // Its agent may have died in this very moment.

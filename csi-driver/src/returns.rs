@@ -76,7 +76,7 @@ pub(crate) async fn fetch(driver: &Driver, volume: &Volume) -> Result<(), Return
 }
 
 async fn from(driver: &Driver, volume: &Volume, agent: Agent) -> Result<(), ReturnError> {
-    let (returned, fd) = agent.give_back(&volume.id, RETURN_DEADLINE).await?;
+    let (mut returned, fd) = agent.give_back(&volume.id, RETURN_DEADLINE).await?;
     let fd = fd.ok_or(ReturnError::NoFd)?;
     let (id, place) = (volume.id.clone(), driver.kubelet.mount_point(&volume.target));
     let fd: OwnedFd = blocking(move || {
@@ -88,13 +88,14 @@ async fn from(driver: &Driver, volume: &Volume, agent: Agent) -> Result<(), Retu
     })
     .await?;
     if volume.credentials().is_none() && !returned.service_account_tokens.is_empty() {
-        let tokens = SecretBytes::new(returned.service_account_tokens);
+        let tokens = SecretBytes::new(std::mem::take(&mut returned.service_account_tokens));
         volume.keep_credentials(Credentials::of_tokens(tokens));
     }
-    volume.shows(returned.generation, returned.layout);
+    let objects = returned.object_count as usize;
+    volume.shows(returned.into());
     tracing::info!(volume = %volume.id, instance = %agent.instance(), "the connection is back");
     // Served first: held and unserved, it would be handed to the next agent.
-    volume.served_by(agent, Some(returned.object_count as usize));
+    volume.served_by(agent, Some(objects));
     volume.hold(fd);
     // The agent may have died in this very moment.
     driver.look_for_agents();

@@ -11,7 +11,6 @@ use std::time::Duration;
 
 use sotto_core::identity::VolumeId;
 use sotto_handoff::link::CallError;
-use sotto_handoff::message::Prepare;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
@@ -164,11 +163,8 @@ async fn to_current_agent(driver: &Driver, volume: &Volume) -> Result<(), TakeOv
         return Ok(());
     }
     let credentials = volume.credentials().ok_or(TakeOverError::NoToken)?;
-    let (generation, layout) = volume.shown();
     let place = driver.kubelet.mount_point(&volume.target);
-    let prepare =
-        Prepare { generation, layout, ..volume.spec.prepare(&volume.id, &place, &credentials) };
-    let prepared = agent.prepare(prepare, PREPARE_DEADLINE).await?;
+    let prepared = agent.prepare(volume.prepare(&place, &credentials), PREPARE_DEADLINE).await?;
     // Held until it is known who answers from now on.
     let mut silence = volume.silence.lock().await;
     silence.pause().await?;
@@ -179,8 +175,9 @@ async fn to_current_agent(driver: &Driver, volume: &Volume) -> Result<(), TakeOv
         return Err(error.into());
     }
     tracing::info!(volume = %volume.id, instance = %agent.instance(), "taken over");
-    volume.shows(prepared.generation, prepared.layout);
-    volume.served_by(agent, Some(prepared.object_count as usize));
+    let objects = prepared.object_count as usize;
+    volume.shows(prepared.into());
+    volume.served_by(agent, Some(objects));
     silence.ends();
     Ok(())
 }
