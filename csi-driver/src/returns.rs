@@ -12,6 +12,7 @@ use std::time::Duration;
 use sotto_core::secret::SecretBytes;
 use sotto_handoff::link::CallError;
 use sotto_handoff::message::Code;
+use sotto_handoff::refusal::Refusal;
 
 use crate::broker::Agent;
 use crate::connection::{self, ConnectionError};
@@ -22,7 +23,7 @@ use crate::mountinfo;
 use crate::volume::Volume;
 
 /// An agent only duplicates an fd.
-const RETURN_DEADLINE: Duration = Duration::from_secs(5);
+pub(crate) const RETURN_DEADLINE: Duration = Duration::from_secs(5);
 
 /// Why a volume's connection isn't here yet.
 #[derive(Debug, thiserror::Error)]
@@ -52,13 +53,16 @@ impl ReturnError {
     pub(crate) fn is_expected(&self) -> bool {
         match self {
             Self::Nobody => true,
-            Self::Agent(CallError::Refused(refusal)) => {
-                matches!(refusal.code(), Code::NotFound | Code::Unimplemented)
-            }
+            Self::Agent(CallError::Refused(refusal)) => is_not_there(refusal),
             Self::Agent(_) | Self::NoFd | Self::Wrong(_) | Self::NotMounted => false,
             Self::MountTable(_) => false,
         }
     }
+}
+
+/// Whether an agent that says so doesn't serve the volume, or knows no such request.
+pub(crate) fn is_not_there(refusal: &Refusal) -> bool {
+    matches!(refusal.code(), Code::NotFound | Code::Unimplemented)
 }
 
 /// Asks the agents, the newest first, for a volume's connection. The caller has the volume's turn.

@@ -1,6 +1,5 @@
 //! The agent's whole container killed between a change in the store and the turn to it: the next agent has none of
 //! the values that the mount shows, and must not show new ones under old numbers.
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking, in its helpers too")]
 
 use std::fs::File;
 use std::io::Read;

@@ -118,7 +118,7 @@ async fn serve(
     }
     let leave = Leave::default();
     let link = DriverLink::new(
-        driver,
+        (driver, taken.instance),
         volumes.clone(),
         links,
         readiness,
@@ -126,7 +126,7 @@ async fn serve(
         leave.clone(),
         drain.clone(),
     );
-    drain.spawn(linked(link, surroundings.membership, drain.clone()));
+    drain.spawn(link.run());
     tracing::info!("started");
     drain::termination_signal().await.context("signals can't be received")?;
     tracing::info!(volumes = volumes.count(), "shutting down");
@@ -241,7 +241,6 @@ struct Surroundings {
     classes: Arc<dyn ClassSource>,
     reporter: Arc<dyn PodReporter>,
     view: Arc<dyn ClusterView>,
-    membership: Option<Membership>,
 }
 
 async fn surroundings(
@@ -256,7 +255,7 @@ async fn surroundings(
             report(&directory).await;
             let (classes, reporter) = (Arc::new(directory), Arc::new(NoReports));
             let view = Arc::new(NoCluster);
-            Ok(Surroundings { classes, reporter, view, membership: None })
+            Ok(Surroundings { classes, reporter, view })
         }
         ClassesFrom::Cluster(source) => {
             let membership = Membership::join(&source, node, drain)
@@ -265,16 +264,9 @@ async fn surroundings(
             membership.check_driver(driver.name.clone(), audiences, drain);
             let (classes, reporter) = (membership.classes(), membership.reporter());
             let view = membership.view();
-            Ok(Surroundings { classes, reporter, view, membership: Some(membership) })
+            Ok(Surroundings { classes, reporter, view })
         }
     }
-}
-
-async fn linked(link: DriverLink<Volumes>, membership: Option<Membership>, drain: Drain) {
-    if let Some(membership) = membership {
-        membership.settle(&drain).await;
-    }
-    link.run().await;
 }
 
 /// A manifest that can't be used is no reason not to serve the others.

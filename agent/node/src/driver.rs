@@ -3,7 +3,6 @@
 //! Invariant: nothing is said to a peer before the kernel has confirmed its uid. Volumes don't depend on the
 //! link: they are served on while it is away.
 
-use std::hash::{BuildHasher, Hasher};
 use std::io;
 use std::os::fd::{AsFd, IntoRawFd, OwnedFd};
 use std::sync::Arc;
@@ -96,7 +95,7 @@ pub struct DriverLink<H> {
     /// What the driver says about the volumes of an agent whose place this one takes.
     standby: watch::Receiver<Option<Standby>>,
     leaving: Leave,
-    /// Random, one a process: tells the driver a reconnect from a restart.
+    /// That of the supervisor, the same for all of its workers.
     instance: String,
 }
 
@@ -104,7 +103,7 @@ impl<H: Handler> DriverLink<H> {
     /// Nothing is connected before [`Self::run`].
     #[must_use]
     pub fn new(
-        driver: Driver,
+        (driver, instance): (Driver, String),
         handler: H,
         links: watch::Sender<Option<Link>>,
         readiness: Readiness,
@@ -112,7 +111,6 @@ impl<H: Handler> DriverLink<H> {
         leaving: Leave,
         drain: Drain,
     ) -> Self {
-        let instance = random_name();
         let handler = Arc::new(handler);
         Self { driver, handler, readiness, drain, links, standby, leaving, instance }
     }
@@ -233,12 +231,6 @@ impl<H> DriverLink<H> {
             }
         }
     }
-}
-
-fn random_name() -> String {
-    // Seeded by the kernel's random numbers.
-    let random = || std::collections::hash_map::RandomState::new().build_hasher().finish();
-    format!("{:016x}{:016x}", random(), random())
 }
 
 #[cfg(test)]

@@ -82,7 +82,7 @@ pub struct Hello {
     pub max_version: u32,
     #[prost(enumeration = "Role", tag = "3")]
     pub role: i32,
-    /// Random, one a process: tells a reconnect from a restart.
+    /// Random, the same for all workers of one supervisor: tells who may still serve what it served before.
     #[prost(string, tag = "4")]
     pub instance: ::prost::alloc::string::String,
     #[prost(string, tag = "5")]

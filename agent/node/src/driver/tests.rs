@@ -34,7 +34,7 @@ fn fixture(uid: u32) -> Fixture {
     let driver = Driver { socket: socket.clone(), uid, name: "csi.sotto.dev".to_owned() };
     let standby = watch::Sender::new(None);
     let link = DriverLink::new(
-        driver,
+        (driver, "one-supervisor".to_owned()),
         Releases,
         DriverCalls::channel().0,
         readiness.clone(),
