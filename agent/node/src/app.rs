@@ -71,6 +71,7 @@ async fn serve(
     let Config { stores, limits, refresh, tokens, classes, audit, driver, metrics } = config;
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let counted: Arc<AgentMetrics> = Arc::default();
+    counted.worker_restarts.inc_by(taken.restarts);
     let audit = AuditLog::start(output(audit), Arc::clone(&clock))?.counting(Arc::clone(&counted));
     let drain = Drain::new();
     let readiness = Readiness::new(drain.clone());

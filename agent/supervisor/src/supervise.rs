@@ -20,9 +20,9 @@ use rustix::io::Errno;
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, socketpair};
 use rustix::process::{Pid, Signal, WaitOptions, WaitStatus};
 
-use crate::INSTANCE;
 use crate::message::{Kind, Received, receive, send};
 use crate::signals::{Arrived, Signals};
+use crate::{INSTANCE, RESTARTS};
 use keep::Keep;
 
 /// Packets of a worker that are read before anything else is looked at again.
@@ -101,6 +101,8 @@ struct Supervisor<'a> {
     keep: Keep,
     /// Workers in a row that ended before they served.
     failures: u32,
+    /// Workers that ended and were followed by another one.
+    restarts: u64,
     /// Before the next start.
     pause: Duration,
     leaving: bool,
@@ -116,8 +118,18 @@ pub fn supervise(program: &Program, pace: Pace) -> io::Result<u8> {
     let random = || RandomState::new().build_hasher().finish();
     let instance = format!("{:016x}{:016x}", random(), random());
     let keep = Keep::default();
-    let (failures, pause, leaving) = (0, Duration::ZERO, false);
-    Supervisor { program, pace, instance, signals, keep, failures, pause, leaving }.run()
+    Supervisor {
+        program,
+        pace,
+        instance,
+        signals,
+        keep,
+        failures: 0,
+        restarts: 0,
+        pause: Duration::ZERO,
+        leaving: false,
+    }
+    .run()
 }
 
 /// What a worker's end means.
@@ -150,6 +162,7 @@ impl Supervisor<'_> {
         let child = command
             .args(arguments)
             .env(INSTANCE, &self.instance)
+            .env(RESTARTS, self.restarts.to_string())
             .stdin(Stdio::from(theirs))
             .spawn()?;
         let pid = Pid::from_child(&child);
@@ -211,6 +224,7 @@ impl Supervisor<'_> {
             return Next::End(code.unwrap_or(1));
         }
         self.failures = if worker.has_served { 0 } else { self.failures + 1 };
+        self.restarts += 1;
         self.pause = self.pace.before_next(self.failures, worker.has_served, lived);
         tracing::error!(?code, ?signal, ?lived, "the worker ended; another one is started");
         if let Some(volume) = &worker.restoring {

@@ -168,6 +168,7 @@ fn worker_part() {
             kill_self()
         }
         "tell" => say(&format!("{} {}", taken.instance.len(), kept.join(" "))),
+        "restarts" => say(&taken.restarts.to_string()),
         "count" => say(&kept.len().to_string()),
         "hang" => {
             keeper.alive().unwrap();
@@ -233,6 +234,11 @@ fn one_that_never_serves_is_started_ever_less_often() {
     assert!(begun.elapsed() >= least, "{:?}", begun.elapsed());
 }
 
+fn a_worker_knows_how_many_there_were_before_it() {
+    assert_eq!(Run::of("restarts").says(), "0");
+    assert_eq!(Run::of("die serve-and-die die restarts").says(), "3");
+}
+
 fn a_hopeless_worker_ends_the_supervisor_with_its_status() {
     for (word, code) in [("hopeless", i32::from(HOPELESS)), ("finish", 0)] {
         let run = Run::of(word);
@@ -262,7 +268,7 @@ fn main() {
 )]
 fn run_all() {
     let wanted = std::env::args().skip(1).find(|argument| !argument.starts_with('-'));
-    let tests: [(&str, fn()); 9] = [
+    let tests: [(&str, fn()); 10] = [
         (
             stringify!(the_next_worker_has_what_the_last_one_kept),
             the_next_worker_has_what_the_last_one_kept,
@@ -287,6 +293,10 @@ fn run_all() {
         (
             stringify!(one_that_never_serves_is_started_ever_less_often),
             one_that_never_serves_is_started_ever_less_often,
+        ),
+        (
+            stringify!(a_worker_knows_how_many_there_were_before_it),
+            a_worker_knows_how_many_there_were_before_it,
         ),
         (
             stringify!(a_hopeless_worker_ends_the_supervisor_with_its_status),
