@@ -18,7 +18,7 @@
 //! | [`providers`] | the sockets of secrets-store providers, connected for agents |
 //! | [`credentials`], `notices` | what goes to agents with a volume, and what pods are told through them |
 //! | [`target`], [`mountinfo`], [`mount`] | paths and mounts |
-//! | [`volume`], [`volumes`], [`journal`], [`reconcile`] | what is mounted, and what survives a restart |
+//! | [`volume`], [`volumes`], [`shown`], [`journal`], [`reconcile`] | what is mounted and shown, and what survives a restart |
 //! | [`socket`], [`run_dir`] | sockets and the run directory |
 //! | [`probe`] | the exec probe |
 
@@ -45,6 +45,7 @@ mod returns;
 pub mod rotation;
 pub mod run_dir;
 pub mod settings;
+pub mod shown;
 pub mod sidecar;
 pub mod socket;
 mod standby;

@@ -20,7 +20,7 @@ use std::time::Duration;
 use sotto_core::fuse_init::IdMapping;
 use sotto_core::identity::VolumeId;
 use sotto_handoff::link::CallError;
-use sotto_handoff::message::Prepared;
+use sotto_handoff::message::{Prepare, Prepared};
 use tokio::time::Instant;
 
 use crate::broker::{Agent, NoAgent};
@@ -229,8 +229,9 @@ async fn fetch_and_mount(
 ) -> Result<(), PublishError> {
     let Content { mut spec, credentials } = content;
     let patience = deadline.saturating_duration_since(Instant::now() + MOUNT_RESERVE);
+    let place_of = driver.kubelet.mount_point(target);
     let prepared: Prepared = agent
-        .prepare(spec.prepare(id, &driver.kubelet.mount_point(target), &credentials), patience)
+        .prepare(spec.prepare(id, &place_of, &credentials, Prepare::default()), patience)
         .await?;
 
     spec.own_users = prepared.own_users;
@@ -242,7 +243,7 @@ async fn fetch_and_mount(
     let volume = Volume::new(id.clone(), target.clone(), spec, init, Some(connection));
     volume.keep_credentials(credentials);
     let objects = prepared.object_count as usize;
-    volume.shows(prepared.generation, prepared.layout);
+    volume.shows(prepared.into());
     volume.served_by(agent.clone(), Some(objects));
     driver.volumes.insert(volume);
     // Its agent may have died in this very moment.

@@ -12,6 +12,7 @@ use std::time::Duration;
 use sotto_core::secret::SecretBytes;
 use sotto_handoff::link::CallError;
 use sotto_handoff::message::Code;
+use sotto_handoff::refusal::Refusal;
 
 use crate::broker::Agent;
 use crate::connection::{self, ConnectionError};
@@ -22,7 +23,7 @@ use crate::mountinfo;
 use crate::volume::{Mode, Volume};
 
 /// An agent only duplicates an fd.
-const RETURN_DEADLINE: Duration = Duration::from_secs(5);
+pub(crate) const RETURN_DEADLINE: Duration = Duration::from_secs(5);
 
 /// Why a volume's connection isn't here yet.
 #[derive(Debug, thiserror::Error)]
@@ -52,13 +53,16 @@ impl ReturnError {
     pub(crate) fn is_expected(&self) -> bool {
         match self {
             Self::Nobody => true,
-            Self::Agent(CallError::Refused(refusal)) => {
-                matches!(refusal.code(), Code::NotFound | Code::Unimplemented)
-            }
+            Self::Agent(CallError::Refused(refusal)) => is_not_there(refusal),
             Self::Agent(_) | Self::NoFd | Self::Wrong(_) | Self::NotMounted => false,
             Self::MountTable(_) => false,
         }
     }
+}
+
+/// Whether an agent that says so doesn't serve the volume, or knows no such request.
+pub(crate) fn is_not_there(refusal: &Refusal) -> bool {
+    matches!(refusal.code(), Code::NotFound | Code::Unimplemented)
 }
 
 /// Asks the agents, the newest first, for a volume's connection. The caller has the volume's turn.
@@ -76,7 +80,7 @@ pub(crate) async fn fetch(driver: &Driver, volume: &Volume) -> Result<(), Return
 }
 
 async fn from(driver: &Driver, volume: &Volume, agent: Agent) -> Result<(), ReturnError> {
-    let (returned, fd) = agent.give_back(&volume.id, RETURN_DEADLINE).await?;
+    let (mut returned, fd) = agent.give_back(&volume.id, RETURN_DEADLINE).await?;
     let fd = fd.ok_or(ReturnError::NoFd)?;
     let (id, place) = (volume.id.clone(), driver.kubelet.mount_point(&volume.target));
     let fd: OwnedFd = blocking(move || {
@@ -90,13 +94,14 @@ async fn from(driver: &Driver, volume: &Volume, agent: Agent) -> Result<(), Retu
     // A sidecar keeps its token to itself.
     let wants_token = volume.spec.mode == Mode::Node && volume.credentials().is_none();
     if wants_token && !returned.service_account_tokens.is_empty() {
-        let tokens = SecretBytes::new(returned.service_account_tokens);
+        let tokens = SecretBytes::new(std::mem::take(&mut returned.service_account_tokens));
         volume.keep_credentials(Credentials::of_tokens(tokens));
     }
-    volume.shows(returned.generation, returned.layout);
+    let objects = returned.object_count as usize;
+    volume.shows(returned.into());
     tracing::info!(volume = %volume.id, instance = %agent.instance(), "the connection is back");
     // Served first: held and unserved, it would be handed to the next agent.
-    volume.served_by(agent, Some(returned.object_count as usize));
+    volume.served_by(agent, Some(objects));
     volume.hold(fd);
     // The agent may have died in this very moment.
     driver.look_for_agents();

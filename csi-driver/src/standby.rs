@@ -7,7 +7,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use sotto_handoff::message::{Prepare, Standby};
+use sotto_handoff::message::Standby;
 use tokio::task::JoinSet;
 
 use crate::broker::Agent;
@@ -84,10 +84,7 @@ async fn prepare_all(driver: &Arc<Driver>, agent: &Agent, volumes: Vec<Arc<Volum
 async fn prepare(driver: &Driver, agent: &Agent, volume: &Volume) -> Result<(), String> {
     let credentials =
         volume.credentials().ok_or("no token is known: kubelet's next republish brings one")?;
-    let (generation, layout) = volume.shown();
     let place = driver.kubelet.mount_point(&volume.target);
-    let prepare =
-        Prepare { generation, layout, ..volume.spec.prepare(&volume.id, &place, &credentials) };
-    let prepared = agent.prepare(prepare, PREPARE_DEADLINE).await;
+    let prepared = agent.prepare(volume.prepare(&place, &credentials), PREPARE_DEADLINE).await;
     prepared.map(drop).map_err(|error| error.to_string())
 }

@@ -3,7 +3,8 @@
 //!
 //! Invariant: the driver's dup keeps a connection alive between two agents; a volume is handed out again
 //! only if its own agent's link has ended (one that is only silent may wake up and serve on) and a process that isn't that agent (or has lost it) is there.
-//! A restarted agent has nothing, so it fetches anew with the freshest token, then serves with `resend`.
+//! An agent whose container was restarted has nothing, so it fetches anew with the freshest token, then serves with
+//! `resend`. The next worker of the same supervisor serves on before it is linked: it is only asked whether it does.
 
 use std::os::fd::AsFd;
 use std::sync::Arc;
@@ -171,12 +172,9 @@ async fn to_current_agent(driver: &Driver, volume: &Volume) -> Result<(), TakeOv
     }
     let no_agent = TakeOverError::NoAgent(volume.spec.mode.server());
     let agent = driver.agent_for(volume).ok_or(no_agent)?;
-    if volume.last_instance().is_some_and(|last| last == agent.instance()) {
-        // The same process, connected anew: it has served all along.
-        let mut silence = volume.silence.lock().await;
-        silence.pause().await?;
-        volume.served_by(agent, None);
-        silence.ends();
+    if volume.last_instance().is_some_and(|last| last == agent.instance())
+        && goes_on(volume, &agent).await?
+    {
         return Ok(());
     }
     let prepare = prepare(driver, volume).await?;
@@ -191,27 +189,45 @@ async fn to_current_agent(driver: &Driver, volume: &Volume) -> Result<(), TakeOv
         return Err(error.into());
     }
     tracing::info!(volume = %volume.id, instance = %agent.instance(), "taken over");
-    volume.shows(prepared.generation, prepared.layout);
-    volume.served_by(agent, Some(prepared.object_count as usize));
+    let objects = prepared.object_count as usize;
+    volume.shows(prepared.into());
+    volume.served_by(agent, Some(objects));
     silence.ends();
     Ok(())
 }
 
 async fn prepare(driver: &Driver, volume: &Volume) -> Result<Prepare, TakeOverError> {
-    let (generation, layout) = volume.shown();
     let place = driver.kubelet.mount_point(&volume.target);
     Ok(match volume.spec.mode {
         Mode::Node => {
             let credentials = volume.credentials().ok_or(TakeOverError::NoToken)?;
-            let prepare = volume.spec.prepare(&volume.id, &place, &credentials);
-            Prepare { generation, layout, ..prepare }
+            volume.prepare(&place, &credentials)
         }
         Mode::Sidecar => {
             let assignment = Some(assignment::current(driver, volume).await?);
-            let prepare = volume.spec.prepare(&volume.id, &place, &Credentials::none());
-            Prepare { generation, layout, assignment, ..prepare }
+            Prepare { assignment, ..volume.prepare(&place, &Credentials::none()) }
         }
     })
+}
+
+/// Whether an agent that served the volume before serves it still: the same process, connected anew, or the next
+/// worker of the same supervisor, which serves what it was left and lacks what it could not restore.
+async fn goes_on(volume: &Volume, agent: &Agent) -> Result<bool, TakeOverError> {
+    let mut silence = volume.silence.lock().await;
+    silence.pause().await?;
+    let returned = match agent.give_back(&volume.id, returns::RETURN_DEADLINE).await {
+        Ok((returned, _its_connection)) => returned,
+        Err(CallError::Refused(refusal)) if returns::is_not_there(&refusal) => {
+            silence.goes_on();
+            return Ok(false);
+        }
+        Err(error) => return Err(error.into()),
+    };
+    volume.shows(returned.into());
+    volume.served_by(agent.clone(), None);
+    silence.ends();
+    tracing::info!(volume = %volume.id, instance = %agent.instance(), "served on");
+    Ok(true)
 }
 
 async fn give(volume: &Volume, agent: &Agent) -> Result<(), CallError> {

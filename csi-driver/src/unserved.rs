@@ -34,6 +34,8 @@ const RETRY_PAUSE: Duration = Duration::from_secs(5);
 #[derive(Debug, Default)]
 pub(crate) struct Silence {
     since: Option<Instant>,
+    /// What `since` was before somebody was linked who may serve already.
+    doubted: Option<Instant>,
     answering: Option<Answering>,
 }
 
@@ -71,6 +73,26 @@ async fn look(driver: &Driver) -> Option<Instant> {
     next
 }
 
+/// An agent that served volumes before is linked again, as a new worker of its supervisor is within milliseconds of
+/// serving them: nobody is answered in its place, and the deadline begins anew, whatever becomes of this link.
+/// Otherwise workers that are killed one after the other would be taken for nobody.
+pub(crate) async fn may_be_served(driver: &Driver, instance: &str) {
+    for volume in driver.volumes.all() {
+        if !volume.needs_agent() || volume.last_instance().as_deref() != Some(instance) {
+            continue;
+        }
+        // Locked: it is being given to an agent.
+        let Ok(mut silence) = volume.silence.try_lock() else { continue };
+        if silence.since.is_none() {
+            continue;
+        }
+        match silence.pause().await {
+            Ok(()) => (silence.doubted, silence.since) = (silence.since, Some(Instant::now())),
+            Err(error) => tracing::warn!(volume = %volume.id, %error, "its answers go on"),
+        }
+    }
+}
+
 async fn sleep_until(until: Option<Instant>) {
     match until {
         Some(until) => tokio::time::sleep_until(until).await,
@@ -93,7 +115,12 @@ impl Silence {
 
     /// An agent serves.
     pub(crate) fn ends(&mut self) {
-        self.since = None;
+        (self.since, self.doubted) = (None, None);
+    }
+
+    /// The agent that was thought to serve doesn't.
+    pub(crate) fn goes_on(&mut self) {
+        self.since = self.doubted.take().or(self.since);
     }
 
     /// An agent was asked to serve and gave no answer: it may have begun to, so it has the whole time again.

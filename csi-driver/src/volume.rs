@@ -17,6 +17,7 @@ use tokio::time::Instant;
 use crate::broker::Agent;
 use crate::credentials::Credentials;
 use crate::notices;
+use crate::shown::Shown;
 use crate::target::TargetPath;
 use crate::unserved::Silence;
 
@@ -69,9 +70,15 @@ pub struct VolumeSpec {
 }
 
 impl VolumeSpec {
-    /// The request to the agent, but for the time that it has.
+    /// The request to the agent, but for the time that it has. `known` is what the mount shows already.
     #[must_use]
-    pub fn prepare(&self, id: &VolumeId, target: &Path, credentials: &Credentials) -> Prepare {
+    pub fn prepare(
+        &self,
+        id: &VolumeId,
+        target: &Path,
+        credentials: &Credentials,
+        known: Prepare,
+    ) -> Prepare {
         Prepare {
             volume_id: id.as_str().to_owned(),
             pod: Some(notices::pod(self)),
@@ -83,7 +90,7 @@ impl VolumeSpec {
             optional: self.optional,
             refresh_ms: self.refresh_ms,
             max_stale_ms: self.max_stale_ms,
-            ..Prepare::default()
+            ..known
         }
     }
 }
@@ -125,10 +132,9 @@ struct State {
     assignment: Option<(Instant, Assignment)>,
     server: Option<Agent>,
     objects: usize,
-    /// The newest generation turned to; 0 while it is the first.
-    generation: u64,
-    /// Fingerprint of the names that the mount shows; 0 while unknown.
-    layout: u64,
+    shown: Shown,
+    /// The highest number that an agent wanted to turn to.
+    wanted: u64,
     trouble: Option<String>,
 }
 
@@ -229,19 +235,30 @@ impl Volume {
         });
     }
 
-    /// Notes that the mount shows this generation, with names of this fingerprint.
-    pub fn shows(&self, generation: u64, layout: u64) {
+    /// Notes what the mount shows.
+    pub fn shows(&self, shown: Shown) {
         self.with(|state| {
-            if generation >= state.generation {
-                (state.generation, state.layout) = (generation, layout);
+            if shown.generation >= state.shown.generation {
+                state.shown = shown;
             }
         });
     }
 
-    /// The generation that the mount shows and the fingerprint of its names; 0 while unknown.
+    /// Notes that an agent wants to turn to this generation: whether it comes to that or not, another agent
+    /// must take another number.
+    pub fn may_show(&self, generation: u64) {
+        self.with(|state| state.wanted = state.wanted.max(generation));
+    }
+
+    /// The request to an agent that takes the mount over, but for the time that it has. `place` is where it is.
     #[must_use]
-    pub fn shown(&self) -> (u64, u64) {
-        self.with(|state| (state.generation, state.layout))
+    pub fn prepare(&self, place: &Path, credentials: &Credentials) -> Prepare {
+        let (shown, wanted) = self.with(|state| (state.shown.clone(), state.wanted));
+        let Shown { generation, layout, content, objects } = shown;
+        let last_generation = generation.max(wanted);
+        let known =
+            Prepare { generation, layout, content, objects, last_generation, ..Prepare::default() };
+        self.spec.prepare(&self.id, place, credentials, known)
     }
 
     /// Notes that the agent doesn't know the volume.

@@ -1,8 +1,9 @@
-//! `make soak MINUTES=30`: publishes, rotations, kills and unpublishes at random against a model; at the end nothing
-//! has grown since the warm-up: fds, threads, memory, mounts, journal, logins at the store.
+//! `make soak MINUTES=30`: publishes, rotations, kills and unpublishes at random against a model; nothing grows: fds,
+//! threads, memory, mounts, journal, logins at the store.
 //!
 //! The model is what each volume has to show; every step is followed by a look at one volume, and every
-//! kill by a look at all. `SEED=` repeats a run.
+//! kill by a look at all. After the last third, in which nothing is killed, the same processes are looked at as
+//! before it: what a process gathers over its life would otherwise end with it. `SEED=` repeats a run.
 
 use std::fmt;
 use std::process::ExitCode;
@@ -20,6 +21,10 @@ use sotto_tests::wait::until;
 const MOST: usize = 30;
 /// Part of the time after which what is there counts as normal.
 const WARM_UP: f64 = 0.2;
+/// Part of the time after which nothing is killed any more.
+const QUIET: f64 = 0.6;
+/// How often it is said what there is.
+const TOLD_EVERY: Duration = Duration::from_secs(60);
 /// A login that is lost with a container that was killed ends so soon.
 const LOGIN_TTL: Duration = Duration::from_secs(15);
 /// What a process may grow by between two looks: pools of threads and connections, an allocator's.
@@ -56,16 +61,27 @@ async fn soak(duration: Duration, chance: Chance) -> anyhow::Result<()> {
     let role = Role { token_ttl: LOGIN_TTL, ..Role::of_namespace("payments") };
     scene.store().put_role("jwt", ROLE, role);
     let served = Served::start(scene, 0, &[]).await?;
-    let mut soak = Soak { served, chance, next: 0, shown: Vec::new(), steps: Steps::default() };
+    let (shown, steps, told) = (Vec::new(), Steps::default(), Instant::now());
+    let mut soak = Soak { served, chance, next: 0, shown, steps, kills: true, told };
     let begun = Instant::now();
     soak.go_on_until(begun + duration.mul_f64(WARM_UP)).await?;
     let before = soak.look().await?;
-    say(&format!("after the warm-up  {before}"));
+    say(&format!("after the warm-up    {before}"));
+    soak.go_on_until(begun + duration.mul_f64(QUIET)).await?;
+    let killed = soak.look().await?;
+    say(&format!("after the last kill  {killed}"));
+    killed.compared_with(&before)?;
+    soak.kills = false;
+    // What a new process has once for all.
+    soak.go_on_until(Instant::now() + duration.mul_f64(WARM_UP / 4.0)).await?;
+    let settled = soak.look().await?;
+    say(&format!("the same, settled    {settled}"));
     soak.go_on_until(begun + duration).await?;
     let after = soak.look().await?;
-    say(&format!("at the end         {after}"));
-    say(&format!("steps              {}", soak.steps));
-    after.compared_with(&before)?;
+    say(&format!("at the end           {after}"));
+    say(&format!("steps                {}", soak.steps));
+    after.are_the_processes_of(&settled)?;
+    after.compared_with(&settled)?;
     soak.served.stop().await
 }
 
@@ -94,6 +110,10 @@ struct Soak {
     /// What each volume shows, in the order of the pods.
     shown: Vec<String>,
     steps: Steps,
+    /// Whether there are any still.
+    kills: bool,
+    /// When it was last said what there is.
+    told: Instant,
 }
 
 impl Soak {
@@ -104,10 +124,15 @@ impl Soak {
                 0..40 if volumes < MOST => self.publish().await.context("a publish")?,
                 0..75 if volumes > 0 => self.unpublish().await.context("an unpublish")?,
                 75..95 if volumes > 0 => self.rotate().await.context("a rotation")?,
-                95..100 => self.kill().await.context("a kill")?,
-                _ => self.publish().await.context("a publish")?,
+                95..100 if self.kills => self.kill().await.context("a kill")?,
+                _ if volumes < MOST => self.publish().await.context("a publish")?,
+                _ => self.unpublish().await.context("an unpublish")?,
             }
             self.check_one().await?;
+            if self.told.elapsed() >= TOLD_EVERY {
+                self.told = Instant::now();
+                say(&format!("{volumes:2} volumes           {}", self.seen()?));
+            }
         }
         Ok(())
     }
@@ -153,8 +178,10 @@ impl Soak {
             1 => {
                 self.served.scene.node().agent().kill().await?;
                 self.served.scene.node_mut().restart_agent().await?;
-                // Its successor fetches anew.
+                // Its successor fetches anew, and turns to what it finds.
                 let now = self.served.current();
+                self.served.all_served().await?;
+                self.served.all_show(&now).await?;
                 self.shown.iter_mut().for_each(|shown| shown.clone_from(&now));
             }
             _ => self.served.scene.node_mut().restart_csi().await?,
@@ -196,6 +223,11 @@ impl Soak {
         let helpers = || procfs::children(node.csi().pid()).is_empty();
         until("an end of the driver's helpers", helpers).await?;
         until("an end of every login", || scene.store().tokens() == 0).await?;
+        self.seen()
+    }
+
+    fn seen(&self) -> anyhow::Result<Look> {
+        let (scene, node) = (&self.served.scene, self.served.scene.node());
         let worker = node.worker().context("no worker")?;
         let machine = node.path("").display().to_string();
         let table = std::fs::read_to_string("/proc/self/mountinfo")?;
@@ -204,6 +236,7 @@ impl Soak {
         Ok(Look {
             processes: pids.map(|(name, pid)| Process {
                 name,
+                pid,
                 fds: procfs::fds(pid),
                 threads: procfs::threads(pid),
                 memory_kib: procfs::resident_kib(pid),
@@ -217,12 +250,13 @@ impl Soak {
 
 struct Process {
     name: &'static str,
+    pid: u32,
     fds: usize,
     threads: usize,
     memory_kib: u64,
 }
 
-/// What is there while no volume is published.
+/// What is there.
 struct Look {
     processes: [Process; 3],
     mounts: usize,
@@ -231,6 +265,15 @@ struct Look {
 }
 
 impl Look {
+    fn are_the_processes_of(&self, before: &Self) -> anyhow::Result<()> {
+        let pids = |look: &Self| [0, 1, 2].map(|at| look.processes[at].pid);
+        anyhow::ensure!(
+            pids(self) == pids(before),
+            "a process is another one, and none was killed"
+        );
+        Ok(())
+    }
+
     fn compared_with(&self, before: &Self) -> anyhow::Result<()> {
         for (now, then) in self.processes.iter().zip(&before.processes) {
             let name = now.name;
@@ -248,7 +291,7 @@ impl Look {
 
 impl fmt::Display for Look {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for Process { name, fds, threads, memory_kib } in &self.processes {
+        for Process { name, fds, threads, memory_kib, .. } in &self.processes {
             write!(
                 f,
                 "{name}: {fds} fds, {threads} threads, {:.1} MiB; ",

@@ -1,5 +1,6 @@
 //! Threads that read a volume's files over and over, and what they saw.
 
+mod kept;
 mod pairs;
 
 use std::collections::BTreeSet;

@@ -12,6 +12,7 @@ use sotto_dev::issuer::Issuer;
 use sotto_dev::store::{DevStore, Operation};
 use sotto_dev::test_store::TestStore;
 use sotto_tests::files;
+use sotto_tests::metrics;
 use sotto_tests::scene::{CSI_DRIVER, Scene, StoreSettings};
 use tempfile::TempDir;
 
@@ -269,24 +270,18 @@ async fn a_scrape_has_what_the_agent_and_the_driver_count_and_no_name_of_a_tenan
 -> anyhow::Result<()> {
     let server = api_server().await;
     server.put(CLASSES, class("db"));
-    let free = std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?;
+    let free = metrics::free_address()?;
     let edit = move |config: &mut Value| config["metrics"]["address"] = json!(free.to_string());
     let (scene, _kubeconfig) = scene_with(&server, edit).await?;
     let pod = scene.pod("checkout-0", "checkout", "db");
     files::read(scene.publish(&pod).await?.join("p")).await?;
-    let text = files::blocking(move || {
-        use std::io::{Read, Write};
-        let mut stream = std::net::TcpStream::connect(free)?;
-        stream.write_all(b"GET /metrics HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")?;
-        let mut text = String::new();
-        stream.read_to_string(&mut text).map(|_| text)
-    })
-    .await?;
+    let text = metrics::scrape(free).await?;
     for line in [
         "sotto_volumes 1.0",
         "sotto_driver_requests_total{request=\"prepare\",code=\"ok\"} 1",
         "sotto_opens_total{decision=\"allowed\"} 1",
         "sotto_prepare_seconds_count 1",
+        "sotto_worker_restarts_total 0",
         "sotto_driver_volumes{state=\"served\"} 1.0",
         "sotto_driver_calls_total{method=\"NodePublishVolume\",code=\"OK\"} 1",
     ] {
@@ -295,5 +290,13 @@ async fn a_scrape_has_what_the_agent_and_the_driver_count_and_no_name_of_a_tenan
     for name in ["checkout", "payments", "\"p\"", "p-1"] {
         assert!(!text.contains(name), "{name} is in\n{text}");
     }
+    scene.node().kill_worker()?;
+    let counted = async {
+        let told = |text: String| text.lines().any(|line| line == "sotto_worker_restarts_total 1");
+        while !metrics::scrape(free).await.is_ok_and(told) {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(10), counted).await?;
     scene.stop(&pod).await
 }

@@ -13,6 +13,7 @@ use sotto_dev::test_store::TestStore;
 use sotto_tests::files::{blocking, read};
 use sotto_tests::readers::Readers;
 use sotto_tests::scene::{Scene, StoreSettings};
+use sotto_tests::served::Served;
 use sotto_tests::wait::until;
 
 const SOON: Duration = Duration::from_secs(10);
@@ -85,6 +86,52 @@ async fn the_next_worker_goes_on_with_the_login_and_refreshes() -> anyhow::Resul
     assert_eq!(scene.store().count(Operation::Login), logins, "the login was carried over");
     assert_eq!(std::fs::read_link(target.join("..data"))?, std::path::Path::new("..2"));
     scene.stop(&pod).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_driver_prepares_nothing_that_the_next_worker_was_left() -> anyhow::Result<()> {
+    let served = Served::start(Scene::embedded().await?, 3, &[]).await?;
+    let (csi, store) = (served.scene.node().csi().log(), served.scene.store());
+    let said = |words: &str| {
+        csi.read(|lines| lines.iter().filter(|line| line.text.contains(words)).count())
+    };
+    let asked = store.requests().len();
+    for kills in 1..=3 {
+        kill(&served.scene).await?;
+        until("each volume's new link", || said("\"message\":\"served on\"") == kills * 3).await?;
+        served.all_served().await?;
+    }
+    assert_eq!(said("\"message\":\"taken over\""), 0);
+    let audit = served.scene.node().audit();
+    let verified = audit.iter().filter(|record| record["action"] == "verify-token").count();
+    assert_eq!(verified, 3, "once for each publish");
+    assert_eq!(store.requests().len(), asked);
+    served.stop().await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn workers_that_are_killed_without_end_are_never_taken_for_nobody() -> anyhow::Result<()> {
+    const DEADLINE: Duration = Duration::from_secs(2);
+    let mut settings = StoreSettings::method("jwt");
+    settings.csi_arguments = vec![format!("--request-deadline={}s", DEADLINE.as_secs())];
+    let served = Served::start(Scene::embedded_with(settings).await?, 3, &[]).await?;
+    let readers = served.readers(4)?;
+    let (begun, mut kills, mut longest) = (std::time::Instant::now(), 0, Duration::ZERO);
+    // As long as nobody but a killed one ever held the link.
+    while begun.elapsed() < 4 * DEADLINE {
+        readers.read_on(50).await?;
+        longest = longest.max(readers.seen().take_longest());
+        // Between two workers there is none.
+        if served.scene.node().kill_worker().is_ok() {
+            kills += 1;
+        }
+    }
+    readers.read_on(50).await?;
+    assert!(kills > 20, "only {kills}");
+    assert!(longest < DEADLINE, "a read took {longest:?}");
+    served.judged(readers)?;
+    served.all_served().await?;
+    served.stop().await
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -26,7 +26,7 @@ pub struct Agreed {
     pub version: u32,
     /// The peer's role.
     pub role: Role,
-    /// The peer's instance: random, one a process; empty for the driver.
+    /// The peer's instance: random, one a supervisor; empty for the driver.
     pub instance: String,
     /// The peer's software and version, for the log.
     pub software: String,

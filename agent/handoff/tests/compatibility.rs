@@ -9,7 +9,9 @@ use prost::Message;
 use sotto_handoff::frame::{decode, encode};
 use sotto_handoff::link::{Answer, CallError, Handler, Link};
 use sotto_handoff::message::frame::Body;
-use sotto_handoff::message::{Code, Frame, Ping, Pong, Refused, Return, Returned};
+use sotto_handoff::message::{
+    Code, Frame, ObjectVersion, Ping, Pong, Prepare, Refused, Return, Returned,
+};
 use sotto_handoff::packet::Connection;
 use sotto_handoff::refusal::Refusal;
 
@@ -94,6 +96,7 @@ fn what_is_new_keeps_its_numbers() {
         layout: 4,
         object_count: 2,
         service_account_tokens: b"{}".to_vec(),
+        ..Returned::default()
     };
     let given = payload(&Frame { request: 9, answer: true, body: Some(Body::Returned(returned)) });
     let wanted = [
@@ -101,6 +104,13 @@ fn what_is_new_keeps_its_numbers() {
         &[0x08, 3, 0x10, 4, 0x18, 2, 0x22, 2, b'{', b'}'],
     ];
     assert_eq!(sorted(given), sorted(wanted.concat()));
+    let object = ObjectVersion { id: "a".to_owned(), version: "1".to_owned() };
+    let known =
+        Prepare { content: 5, objects: vec![object], last_generation: 6, ..Prepare::default() };
+    let asked = payload(&Frame { request: 9, answer: false, body: Some(Body::Prepare(known)) });
+    let object = [0x7a, 6, 0x0a, 1, b'a', 0x12, 1, b'1'];
+    let wanted = [&[0x08, 9, 0x2a, 13, 0x70, 5][..], &object, &[0x80, 0x01, 6]];
+    assert_eq!(sorted(asked), sorted(wanted.concat()));
 }
 
 #[test]

@@ -74,6 +74,7 @@ async fn serve(
         config;
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let counted: Arc<AgentMetrics> = Arc::default();
+    counted.worker_restarts.inc_by(taken.restarts);
     let audit = AuditLog::start(output(audit), Arc::clone(&clock))?.counting(Arc::clone(&counted));
     let drain = Drain::new();
     let readiness = Readiness::new(drain.clone());
@@ -123,7 +124,7 @@ async fn serve(
     let leave = Leave::default();
     let pods = surroundings.membership.as_ref().map(|it| it.sidecars(sidecar.images));
     let link = DriverLink::new(
-        driver::endpoint(&driver),
+        driver::endpoint(&driver, taken.instance),
         Requests::new(volumes.clone(), stores, pods),
         links,
         readiness,
@@ -131,7 +132,7 @@ async fn serve(
         leave.clone(),
         drain.clone(),
     );
-    drain.spawn(linked(link, surroundings.membership, drain.clone()));
+    drain.spawn(link.run());
     tracing::info!("started");
     drain::termination_signal().await.context("signals can't be received")?;
     tracing::info!(volumes = volumes.count(), "shutting down");
@@ -273,17 +274,6 @@ async fn surroundings(
             Ok(Surroundings { classes, reporter, view, membership: Some(membership) })
         }
     }
-}
-
-async fn linked(
-    link: DriverLink<Requests, Readiness>,
-    membership: Option<Membership>,
-    drain: Drain,
-) {
-    if let Some(membership) = membership {
-        membership.settle(&drain).await;
-    }
-    link.run().await;
 }
 
 /// A manifest that can't be used is no reason not to serve the others.

@@ -11,7 +11,6 @@ mod reporter;
 mod view;
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use sotto_core::identity::{Audience, NodeName};
 use sotto_kubernetes::classes::{Classes, Settings as ClassSettings};
@@ -30,9 +29,6 @@ use view::View;
 
 /// The component that events are from.
 const COMPONENT: &str = "sotto-node";
-/// How long the first list of classes is waited for before the driver is: with it, pods that start together
-/// with the agent don't see a failure first. Without it, the agent works for the volumes that it can.
-const SETTLE_DEADLINE: Duration = Duration::from_secs(5);
 
 /// What the agent has of its cluster.
 pub struct Membership {
@@ -93,17 +89,6 @@ impl Membership {
     /// what is wrong is logged.
     pub fn check_driver(&self, driver: String, audiences: Vec<Audience>, drain: &Drain) {
         spawn(drain, driver_check::run(self.cluster.clone(), driver, audiences));
-    }
-
-    /// Waits for the first list of classes, for a while.
-    pub async fn settle(&self, drain: &Drain) {
-        tokio::select! {
-            synced = self.classes.synced(SETTLE_DEADLINE) => match synced {
-                Ok(()) => tracing::info!("SecretProviderClasses were read"),
-                Err(error) => tracing::warn!(%error, "going on without classes"),
-            },
-            () = drain.begun() => {}
-        }
     }
 }
 

@@ -2,8 +2,6 @@
 //!
 //! The link itself is [`sotto_volume::driver::link`].
 
-use std::hash::{BuildHasher, Hasher};
-
 use sotto_handoff::message::Role;
 use sotto_volume::driver::link::{Endpoint, LinkObserver};
 
@@ -12,13 +10,13 @@ use crate::readiness::Readiness;
 
 /// The driver of the configuration, for this process.
 #[must_use]
-pub fn endpoint(driver: &Driver) -> Endpoint {
+pub fn endpoint(driver: &Driver, instance: String) -> Endpoint {
     Endpoint {
         socket: driver.socket.clone(),
         uid: driver.uid,
         role: Role::NodeAgent,
-        // One a process.
-        instance: random_name(),
+        // That of the supervisor, the same for all of its workers.
+        instance,
     }
 }
 
@@ -30,10 +28,4 @@ impl LinkObserver for Readiness {
     fn waits(&self, what: String) {
         Self::waits(self, what);
     }
-}
-
-fn random_name() -> String {
-    // Seeded by the kernel's random numbers.
-    let random = || std::collections::hash_map::RandomState::new().build_hasher().finish();
-    format!("{:016x}{:016x}", random(), random())
 }

@@ -13,6 +13,7 @@
 //! | `sotto_rotations_total` | rotations | `result` | stable |
 //! | `sotto_opens_total` | opens | `decision` | stable |
 //! | `sotto_audit_records_lost` | records since the last line that told of some | | stable |
+//! | `sotto_worker_restarts_total` | workers that ended and were replaced, in the container's life | | stable |
 //! | `sotto_secret_mappings` | mappings | `protection`: memfd_secret, locked, unlocked | stable |
 //! | `sotto_pod_events_total` | events | `result` | experimental |
 //! | `sotto_driver_volumes` | volumes | `state`: served, unserved | stable |
@@ -108,6 +109,8 @@ pub struct AgentMetrics {
     pub rotations: Family<Result, Counter>,
     /// Opens, as the audit log has them.
     pub opens: Family<Decision, Counter>,
+    /// Workers of this supervisor before this process.
+    pub worker_restarts: Counted,
     /// Volumes whose values are not fresh.
     pub not_fresh: Family<State, Gauge>,
 }
@@ -123,6 +126,7 @@ impl Default for AgentMetrics {
             renewals: Family::default(),
             rotations: Family::default(),
             opens: Family::default(),
+            worker_restarts: Counted::default(),
             not_fresh: Family::default(),
         }
     }
@@ -143,6 +147,8 @@ impl AgentMetrics {
         registry.register("lease_renewals", renewals, self.renewals.clone());
         registry.register("rotations", "Turns to another generation", self.rotations.clone());
         registry.register("opens", "Opens of secret files", self.opens.clone());
+        let restarts = "Workers that ended and were replaced";
+        registry.register("worker_restarts", restarts, self.worker_restarts.clone());
         let not_fresh = "Volumes whose last good values are served, or closed";
         registry.register("volumes_not_fresh", not_fresh, self.not_fresh.clone());
         registry.register_collector(Box::new(Samples(sampled)));

@@ -9,6 +9,7 @@
 //! | `response` | what an answer's JSON holds for one object |
 //! | `carried` | a session as bytes, for the next process |
 //! | `session` | one pod's login over time: renewals, leases, the end |
+//! | `versions` | the key of versions of what the store doesn't number |
 //!
 //! Invariant: a store token goes into one header of requests to hosts that were verified, nowhere else.
 
@@ -19,11 +20,12 @@ mod login;
 mod response;
 mod session;
 mod status;
+mod versions;
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use aws_lc_rs::{hmac, rand};
+use aws_lc_rs::hmac;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use sotto_core::identity::{Audience, StoreName};
@@ -76,8 +78,7 @@ struct Shared {
     method: AuthMethod,
     caller: Caller,
     timing: Timing,
-    /// Versions of values that the store doesn't number: keyed, since a plain digest of a short secret
-    /// in a status object would give it away.
+    /// For versions of values that the store doesn't number.
     versions: hmac::Key,
 }
 
@@ -91,8 +92,6 @@ impl OpenBao {
         https: HttpsClient,
         timing: Timing,
     ) -> Self {
-        let versions = hmac::Key::generate(hmac::HMAC_SHA256, &rand::SystemRandom::new())
-            .expect("the system's random source, or no TLS would work either");
         Self {
             shared: Arc::new(Shared {
                 name: settings.name.clone(),
@@ -100,7 +99,7 @@ impl OpenBao {
                 method: settings.method,
                 caller: Caller::new(settings, https, timing),
                 timing,
-                versions,
+                versions: versions::key(&settings.tls),
             }),
         }
     }

@@ -89,6 +89,29 @@ impl VolumePlan {
         Self { objects: kept, source, ..self.clone() }
     }
 
+    /// The plan of the same objects as they were: each request asks for the version that `version` names for its
+    /// objects (by path), as [`Object::version`] said it. `None` unless a KV version 2 engine has numbered all
+    /// of them, or if there are none.
+    #[must_use]
+    pub fn at_versions<'a>(&self, version: impl Fn(&str) -> Option<&'a str>) -> Option<Self> {
+        let source = self.source.openbao().filter(|source| !source.requests.is_empty())?;
+        let mut requests = Vec::with_capacity(source.requests.len());
+        for (index, request) in source.requests.iter().enumerate() {
+            let objects = source.picks_of(index);
+            let of_object = |(object, _): (usize, &Pick)| {
+                version(self.objects.get(object)?.path.as_str())?.split_once('@')?.0.parse().ok()
+            };
+            let numbers: Option<BTreeSet<u64>> = objects.map(of_object).collect();
+            // More than one: they were not of one response.
+            let number = numbers.filter(|numbers| numbers.len() == 1)?.pop_first()?;
+            let path = request.path.at_version(number)?;
+            let is_read = request.method == ReadMethod::Get;
+            requests.push(is_read.then(|| ReadRequest { path, ..request.clone() })?);
+        }
+        let source = PlanSource::OpenBao(OpenBaoPlan { requests, ..source.clone() });
+        Some(Self { source, ..self.clone() })
+    }
+
     /// The plan of the same volume once a fetch has brought `objects`: with their names, where the first
     /// answer gave them. From then on every fetch has one result for each of these, in this order.
     #[must_use]

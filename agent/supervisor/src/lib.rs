@@ -28,3 +28,5 @@ pub use worker::{Keeper, Kept, TakenUp, take_up};
 
 /// In a worker's environment: its supervisor's instance, the same for all workers of one supervisor.
 pub const INSTANCE: &str = "SOTTO_SUPERVISED_AS";
+/// In a worker's environment: how many workers its supervisor had before it.
+pub const RESTARTS: &str = "SOTTO_WORKER_RESTARTS";

@@ -20,9 +20,9 @@ use rustix::io::Errno;
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, socketpair};
 use rustix::process::{Pid, Signal, WaitOptions, WaitStatus};
 
-use crate::INSTANCE;
 use crate::message::{Kind, Received, receive, send};
 use crate::signals::{Arrived, Signals};
+use crate::{INSTANCE, RESTARTS};
 use keep::Keep;
 
 /// Packets of a worker that are read before anything else is looked at again.
@@ -42,11 +42,12 @@ pub struct Program {
 /// When a worker is started again, or given up.
 #[derive(Debug, Clone, Copy)]
 pub struct Pace {
-    /// Pause before the second restart in a row; the first has none. It doubles.
+    /// Pause before a restart where there is one. It doubles as long as workers end before they have served.
     pub first_pause: Duration,
     /// Longest pause.
     pub longest_pause: Duration,
-    /// A worker that lived so long was well.
+    /// A worker that has served and lived so long is replaced without a pause; one that lived shorter after the
+    /// first pause, so that what kills one after the other doesn't take a whole processor.
     pub well_after: Duration,
     /// Silence of a worker that has spoken, after which it is killed.
     pub hung_after: Duration,
@@ -57,8 +58,26 @@ impl Default for Pace {
         Self {
             first_pause: Duration::from_millis(50),
             longest_pause: Duration::from_secs(2),
-            well_after: Duration::from_secs(10),
+            well_after: Duration::from_secs(1),
             hung_after: Duration::from_secs(15),
+        }
+    }
+}
+
+impl Pace {
+    /// The pause after a worker that lived so long; `failures` in a row did not serve.
+    fn before_next(&self, failures: u32, has_served: bool, lived: Duration) -> Duration {
+        if has_served && lived >= self.well_after {
+            return Duration::ZERO;
+        }
+        match failures {
+            0 => self.first_pause,
+            // Whatever killed it may be over.
+            1 => Duration::ZERO,
+            more => {
+                let doubled = self.first_pause.saturating_mul(1 << (more - 2).min(16));
+                doubled.min(self.longest_pause)
+            }
         }
     }
 }
@@ -69,6 +88,8 @@ struct Worker {
     offer: VecDeque<keep::Offer>,
     started: Instant,
     heard: Option<Instant>,
+    /// It said that it lives: it serves what it was left.
+    has_served: bool,
     restoring: Option<String>,
 }
 
@@ -78,8 +99,12 @@ struct Supervisor<'a> {
     instance: String,
     signals: Signals,
     keep: Keep,
-    /// Restarts in a row without one that was well.
+    /// Workers in a row that ended before they served.
     failures: u32,
+    /// Workers that ended and were followed by another one.
+    restarts: u64,
+    /// Before the next start.
+    pause: Duration,
     leaving: bool,
 }
 
@@ -93,7 +118,18 @@ pub fn supervise(program: &Program, pace: Pace) -> io::Result<u8> {
     let random = || RandomState::new().build_hasher().finish();
     let instance = format!("{:016x}{:016x}", random(), random());
     let keep = Keep::default();
-    Supervisor { program, pace, instance, signals, keep, failures: 0, leaving: false }.run()
+    Supervisor {
+        program,
+        pace,
+        instance,
+        signals,
+        keep,
+        failures: 0,
+        restarts: 0,
+        pause: Duration::ZERO,
+        leaving: false,
+    }
+    .run()
 }
 
 /// What a worker's end means.
@@ -126,13 +162,15 @@ impl Supervisor<'_> {
         let child = command
             .args(arguments)
             .env(INSTANCE, &self.instance)
+            .env(RESTARTS, self.restarts.to_string())
             .stdin(Stdio::from(theirs))
             .spawn()?;
         let pid = Pid::from_child(&child);
         let offer = self.keep.offers();
         tracing::info!(pid = pid.as_raw_nonzero(), kept = self.keep.len(), "a worker is started");
         let started = Instant::now();
-        Ok(Worker { pid, socket, offer, started, heard: None, restoring: None })
+        let (heard, has_served, restoring) = (None, false, None);
+        Ok(Worker { pid, socket, offer, started, heard, has_served, restoring })
     }
 
     fn attend(&mut self, mut worker: Worker) -> io::Result<Next> {
@@ -185,7 +223,9 @@ impl Supervisor<'_> {
         if self.leaving || code == Some(0) || code == Some(self.program.hopeless) {
             return Next::End(code.unwrap_or(1));
         }
-        self.failures = if lived >= self.pace.well_after { 0 } else { self.failures + 1 };
+        self.failures = if worker.has_served { 0 } else { self.failures + 1 };
+        self.restarts += 1;
+        self.pause = self.pace.before_next(self.failures, worker.has_served, lived);
         tracing::error!(?code, ?signal, ?lived, "the worker ended; another one is started");
         if let Some(volume) = &worker.restoring {
             tracing::error!(volume, "it ended while it restored this volume, which is given up");
@@ -196,11 +236,7 @@ impl Supervisor<'_> {
 
     /// The pause before the next start; an exit status if a signal to end came meanwhile.
     fn pause(&mut self) -> io::Result<Option<u8>> {
-        let Some(times) = self.failures.checked_sub(1).filter(|times| *times > 0) else {
-            return Ok(None);
-        };
-        let pause = self.pace.first_pause.saturating_mul(1 << (times - 1).min(16));
-        let end = Instant::now() + pause.min(self.pace.longest_pause);
+        let end = Instant::now() + self.pause;
         while let Some(left) = end.checked_duration_since(Instant::now()) {
             wait(&mut [PollFd::new(&self.signals, PollFlags::IN)], left)?;
             if let Arrived::ToEnd(_) = self.signals.read()? {
@@ -228,7 +264,8 @@ impl Supervisor<'_> {
                 (Kind::Forget, _) => self.keep.forget(&message.key),
                 (Kind::Restoring, _) => worker.restoring = Some(message.key),
                 (Kind::Restored, _) => worker.restoring = None,
-                (Kind::Alive | Kind::Last, _) | (Kind::Connection | Kind::Values, None) => {}
+                (Kind::Alive, _) => worker.has_served = true,
+                (Kind::Last, _) | (Kind::Connection | Kind::Values, None) => {}
             }
         }
     }

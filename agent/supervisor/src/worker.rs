@@ -10,9 +10,9 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::{RecvFlags, SendFlags, SocketType, sockopt};
 use rustix::process::Signal;
 
-use crate::INSTANCE;
 use crate::message::{Kind, Received, receive, send};
 use crate::signals;
+use crate::{INSTANCE, RESTARTS};
 
 /// How long the supervisor may take to say what it kept, and to take what it is given.
 const DEADLINE: Duration = Duration::from_secs(10);
@@ -37,6 +37,8 @@ pub struct TakenUp {
     pub kept: BTreeMap<String, Kept>,
     /// The same for all workers of one supervisor.
     pub instance: String,
+    /// How many workers there were before this one.
+    pub restarts: u64,
 }
 
 /// Gives things to the supervisor; cheap to clone. Without a supervisor it does nothing.
@@ -59,7 +61,10 @@ pub fn take_up() -> io::Result<Option<TakenUp>> {
     // server on the connections.
     rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
     let kept = read_kept(&socket)?;
-    Ok(Some(TakenUp { keeper: Keeper(Some(Arc::new(socket))), kept, instance }))
+    // For a metric: what can't be read is none.
+    let restarts = std::env::var(RESTARTS).ok().and_then(|text| text.parse().ok());
+    let restarts = restarts.unwrap_or_default();
+    Ok(Some(TakenUp { keeper: Keeper(Some(Arc::new(socket))), kept, instance, restarts }))
 }
 
 fn read_kept(socket: &OwnedFd) -> io::Result<BTreeMap<String, Kept>> {

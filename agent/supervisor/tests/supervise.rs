@@ -20,6 +20,8 @@ const DEADLINE: Duration = Duration::from_secs(20);
 const SUPERVISOR: &str = "play-the-supervisor";
 const WORKER: &str = "play-the-worker";
 const HOPELESS: u8 = 64;
+/// In the environment of a supervisor that goes at its usual pace.
+const USUAL_PACE: &str = "SOTTO_TEST_USUAL_PACE";
 
 struct Run {
     supervisor: Child,
@@ -30,11 +32,16 @@ struct Run {
 impl Run {
     /// Each word of the script is what one worker does, in their order; the last one goes on for all later.
     fn of(script: &str) -> Self {
+        Self::with(script, &[])
+    }
+
+    fn with(script: &str, environment: &[(&str, &str)]) -> Self {
         let starts = tempfile::NamedTempFile::new().unwrap().into_temp_path();
         let mut supervisor = Command::new(std::env::current_exe().unwrap())
             .arg(SUPERVISOR)
             .env(SCRIPT, script)
             .env(STARTS, starts.as_os_str())
+            .envs(environment.iter().copied())
             .stdout(Stdio::piped())
             .spawn()
             .unwrap();
@@ -83,12 +90,13 @@ impl Drop for Run {
 fn supervisor_part() {
     let arguments = ["supervise", WORKER].map(OsString::from).to_vec();
     let program = Program { path: "/proc/self/exe".into(), arguments, hopeless: HOPELESS };
-    let pace = Pace {
+    let quick = Pace {
         first_pause: Duration::from_millis(1),
         longest_pause: Duration::from_millis(5),
         hung_after: Duration::from_secs(2),
         ..Pace::default()
     };
+    let pace = if std::env::var(USUAL_PACE).is_ok() { Pace::default() } else { quick };
     std::process::exit(supervise(&program, pace).unwrap().into());
 }
 
@@ -160,12 +168,17 @@ fn worker_part() {
             kill_self()
         }
         "tell" => say(&format!("{} {}", taken.instance.len(), kept.join(" "))),
+        "restarts" => say(&taken.restarts.to_string()),
         "count" => say(&kept.len().to_string()),
         "hang" => {
             keeper.alive().unwrap();
             say("hangs");
         }
         "die" => kill_self(),
+        "serve-and-die" => {
+            keeper.alive().unwrap();
+            kill_self()
+        }
         "hopeless" => std::process::exit(HOPELESS.into()),
         "finish" => std::process::exit(0),
         other => panic!("{other}"),
@@ -202,6 +215,30 @@ fn a_worker_that_dies_again_and_again_is_started_again_and_again() {
     assert_eq!(run.starts(), 6);
 }
 
+fn one_that_is_killed_after_it_served_is_replaced_within_50_ms_however_often() {
+    const TIMES: u32 = 12;
+    let script = format!("{}tell", "serve-and-die ".repeat(TIMES as usize));
+    let begun = Instant::now();
+    let run = Run::with(&script, &[(USUAL_PACE, "1")]);
+    run.says();
+    // As much again for a busy machine; with a pause that doubles it would be 15 s.
+    let each = begun.elapsed() / TIMES;
+    assert!(each < 2 * Duration::from_millis(50), "{each:?} each");
+}
+
+fn one_that_never_serves_is_started_ever_less_often() {
+    let begun = Instant::now();
+    let run = Run::with("die die die die die tell", &[(USUAL_PACE, "1")]);
+    run.says();
+    let least = Duration::from_millis(50 + 100 + 200 + 400);
+    assert!(begun.elapsed() >= least, "{:?}", begun.elapsed());
+}
+
+fn a_worker_knows_how_many_there_were_before_it() {
+    assert_eq!(Run::of("restarts").says(), "0");
+    assert_eq!(Run::of("die serve-and-die die restarts").says(), "3");
+}
+
 fn a_hopeless_worker_ends_the_supervisor_with_its_status() {
     for (word, code) in [("hopeless", i32::from(HOPELESS)), ("finish", 0)] {
         let run = Run::of(word);
@@ -231,7 +268,7 @@ fn main() {
 )]
 fn run_all() {
     let wanted = std::env::args().skip(1).find(|argument| !argument.starts_with('-'));
-    let tests: [(&str, fn()); 7] = [
+    let tests: [(&str, fn()); 10] = [
         (
             stringify!(the_next_worker_has_what_the_last_one_kept),
             the_next_worker_has_what_the_last_one_kept,
@@ -248,6 +285,18 @@ fn run_all() {
         (
             stringify!(a_worker_that_dies_again_and_again_is_started_again_and_again),
             a_worker_that_dies_again_and_again_is_started_again_and_again,
+        ),
+        (
+            stringify!(one_that_is_killed_after_it_served_is_replaced_within_50_ms_however_often),
+            one_that_is_killed_after_it_served_is_replaced_within_50_ms_however_often,
+        ),
+        (
+            stringify!(one_that_never_serves_is_started_ever_less_often),
+            one_that_never_serves_is_started_ever_less_often,
+        ),
+        (
+            stringify!(a_worker_knows_how_many_there_were_before_it),
+            a_worker_knows_how_many_there_were_before_it,
         ),
         (
             stringify!(a_hopeless_worker_ends_the_supervisor_with_its_status),

@@ -4,6 +4,7 @@
 //! volume id is known with one pod and one set of attributes, or not at all. Every request ends by its
 //! deadline. This module finds the owner; `owner` is the life of one volume.
 
+mod continuing;
 mod counting;
 mod demand;
 mod deposit;
@@ -20,6 +21,7 @@ mod report;
 mod request;
 mod resolve;
 mod restore;
+mod showing;
 mod turn;
 mod turning;
 mod wipe;
@@ -32,7 +34,7 @@ use sotto_core::clock::Clock;
 use sotto_core::identity::{NodeName, VolumeId};
 use sotto_core::limits::Limits;
 use sotto_core::rotation::RefreshPolicy;
-use sotto_core::snapshot::{ObjectVersion, SecretMemorySource};
+use sotto_core::snapshot::SecretMemorySource;
 use sotto_fuse::Negotiated;
 use sotto_handoff::link::Answer;
 use sotto_handoff::message::frame::Body;
@@ -52,17 +54,16 @@ use crate::driver::DriverCalls;
 use crate::reporter::PodReporter;
 use crate::token::TokenVerifier;
 use gate::Gates;
-use owner::{Command, Versions};
+use owner::Command;
 use registry::Registry;
 use request::{Brought, Shown, VolumeSpec};
+use showing::Showing;
 
 pub use demand::{REFRESH_DEADLINE, Refreshed, RefreshedVolume};
 pub use error::{ObjectFault, VolumeError};
 pub use request::{RequestError, identity};
 pub use resolve::Resolution;
 
-/// Most bytes of names and versions in an answer to Prepare.
-const MOST_VERSION_BYTES: usize = 64 << 10;
 /// How often a request looks for an owner that doesn't end in this very moment.
 const TRIES: usize = 3;
 
@@ -180,9 +181,9 @@ impl Volumes {
         let end = Instant::now() + request.deadline;
         let (spec, brought) = (Arc::new(request.spec), Arc::new(request.brought));
         let own_users = services.reviews.cluster.has_own_users(&spec.identity);
-        let versions = self.prepare_volume(&spec, &brought, end, (request.shown, request.deadline));
-        let (own_users, versions) = tokio::join!(own_users, versions);
-        Ok(Prepared { own_users, ..prepared(&versions?) })
+        let showing = self.prepare_volume(&spec, &brought, end, (request.shown, request.deadline));
+        let (own_users, showing) = tokio::join!(own_users, showing);
+        Ok(Prepared { own_users, ..prepared(&showing?) })
     }
 
     async fn prepare_volume(
@@ -191,13 +192,13 @@ impl Volumes {
         brought: &Arc<Brought>,
         end: Instant,
         (shown, deadline): (Shown, Duration),
-    ) -> Result<Versions, Arc<VolumeError>> {
+    ) -> Result<Showing, Arc<VolumeError>> {
         for _ in 0..TRIES {
             let (reply, answer) = oneshot::channel();
             let left = end.saturating_duration_since(Instant::now());
-            owner::prepare(&self.0, spec, brought, left, shown, reply)?;
+            owner::prepare(&self.0, spec, brought, left, shown.clone(), reply)?;
             match tokio::time::timeout_at(end, answer).await {
-                Ok(Ok(versions)) => return versions,
+                Ok(Ok(showing)) => return showing,
                 // Its owner ended before it read the request: there will be another one.
                 Ok(Err(_)) => {}
                 Err(_) => {
@@ -245,11 +246,12 @@ impl Volumes {
         let what = "the volume was not given back";
         let given = self.ask(&volume, what, deadline, |reply| Command::Return { reply }).await?;
         let mut given = given.ok_or(VolumeError::Unknown(volume))?;
-        let Prepared { generation, layout, object_count, .. } = prepared(&given.shown);
+        let Prepared { generation, layout, object_count, content, objects, .. } =
+            prepared(&given.shown);
         let service_account_tokens = std::mem::take(&mut *given.tokens);
-        let body =
-            Body::Returned(Returned { generation, layout, object_count, service_account_tokens });
-        Ok(Answer { body, fd: Some(given.connection) })
+        let returned =
+            Returned { generation, layout, object_count, service_account_tokens, content, objects };
+        Ok(Answer { body: Body::Returned(returned), fd: Some(given.connection) })
     }
 
     /// A volume that isn't known is released already.
@@ -300,19 +302,14 @@ impl Volumes {
     }
 }
 
-fn prepared((generation, versions): &Versions) -> Prepared {
-    let object = |one: &ObjectVersion| message::ObjectVersion {
-        id: one.id.clone(),
-        version: one.version.clone(),
-    };
-    let bytes: usize = versions.iter().map(|one| one.id.len() + one.version.len() + 16).sum();
-    let fits = bytes <= MOST_VERSION_BYTES;
+fn prepared(showing: &Showing) -> Prepared {
     Prepared {
-        objects: if fits { versions.iter().map(object).collect() } else { Vec::new() },
-        object_count: u32::try_from(versions.len()).unwrap_or(u32::MAX),
-        generation: generation.get(),
-        layout: turning::layout(versions.iter().map(|one| one.id.as_str())),
+        objects: showing.objects(),
+        object_count: u32::try_from(showing.versions.len()).unwrap_or(u32::MAX),
+        generation: showing.generation.get(),
+        layout: showing.layout(),
         own_users: false,
+        content: showing.content,
     }
 }
 

@@ -36,7 +36,7 @@ impl Agent {
         Self { instance: instance.into(), link, silent: Arc::default(), leaving: Arc::default() }
     }
 
-    /// Its instance: the same over reconnects of one process.
+    /// Its instance: the same over reconnects of one process, and for all workers of one supervisor.
     #[must_use]
     pub fn instance(&self) -> Arc<str> {
         Arc::clone(&self.instance)

@@ -15,8 +15,8 @@ use super::agent::Agent;
 use super::pings;
 use super::requests::{Requests, Scope};
 use crate::driver::Driver;
-use crate::standby;
 use crate::volume::{Mode, Volume};
+use crate::{standby, unserved};
 
 /// Agents at one time: two during a surge, and room for restarts.
 const MAX_CONNECTIONS: usize = 8;
@@ -70,6 +70,7 @@ async fn attend(driver: Arc<Driver>, connection: Connection, _permit: OwnedSemap
     let (link, task) = Link::start(connection, Arc::new(requests), MAX_REQUESTS);
     tracing::info!(%instance, software = agreed.software, "sotto-node is connected");
     let agent = Agent::new(&instance, link);
+    unserved::may_be_served(&driver, &instance).await;
     driver.broker.add(agent.clone());
     if agreed.standby {
         driver.drain.spawn(standby::run(Arc::clone(&driver), agent.clone()));

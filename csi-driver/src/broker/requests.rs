@@ -33,6 +33,8 @@ const HELD_LOOK: Duration = Duration::from_millis(50);
 const HELD_PATIENCE: Duration = Duration::from_secs(15);
 /// Between two resolutions for one sidecar.
 const RESOLVE_INTERVAL: Duration = Duration::from_secs(1);
+/// How long an agent is waited for that is just being given a volume.
+const GIVING_PATIENCE: Duration = Duration::from_secs(1);
 /// How long a request waits for a place for its helper process.
 const PLACE_PATIENCE: Duration = Duration::from_secs(10);
 
@@ -70,7 +72,7 @@ impl Requests {
     }
 
     /// The volume, if this agent serves it.
-    fn own(&self, id: &str) -> Result<Arc<Volume>, Refusal> {
+    async fn own(&self, id: &str) -> Result<Arc<Volume>, Refusal> {
         let unknown = || Refusal::new(Code::NotFound, "the driver has no such volume mounted");
         let id = VolumeId::parse(id).map_err(|_| unknown())?;
         let volume = self.driver.volumes.get(&id).ok_or_else(unknown)?;
@@ -78,11 +80,15 @@ impl Requests {
             return Err(unknown());
         }
         // After a restart of the driver nobody is known to serve: whoever may serve it may ask.
-        match volume.last_instance() {
-            Some(other) if other != self.instance => {
-                Err(Refusal::new(Code::PermissionDenied, "another agent serves this volume"))
-            }
-            Some(_) | None => Ok(volume),
+        let is_own = || volume.last_instance().is_none_or(|other| other == self.instance);
+        if !is_own() {
+            // It may have been given the volume in this moment, and that isn't noted yet.
+            let _ = tokio::time::timeout(GIVING_PATIENCE, volume.silence.lock()).await;
+        }
+        if is_own() {
+            Ok(volume)
+        } else {
+            Err(Refusal::new(Code::PermissionDenied, "another agent serves this volume"))
         }
     }
 
@@ -130,18 +136,21 @@ impl Requests {
         })
     }
 
-    async fn rotate(&self, request: Rotate) -> Result<Answer, Refusal> {
-        let volume = self.own(&request.volume_id)?;
-        let Rotate { generation, add_links, remove_links, layout, .. } = request;
+    async fn rotate(&self, mut request: Rotate) -> Result<Answer, Refusal> {
+        let volume = self.own(&request.volume_id).await?;
+        let generation = request.generation;
+        let add_links = std::mem::take(&mut request.add_links);
+        let remove_links = std::mem::take(&mut request.remove_links);
         add_links.iter().chain(&remove_links).try_for_each(|name| root_name(name))?;
+        volume.may_show(generation);
         let operation = Operation::Rotate { generation, add_links, remove_links };
-        let shown = Arc::clone(&volume);
-        self.perform(&volume, operation, move || shown.shows(generation, layout)).await?;
+        let mounted = Arc::clone(&volume);
+        self.perform(&volume, operation, move || mounted.shows(request.into())).await?;
         Ok(Body::Rotated(Rotated {}).into())
     }
 
     async fn retire(&self, request: Retire) -> Result<Answer, Refusal> {
-        let volume = self.own(&request.volume_id)?;
+        let volume = self.own(&request.volume_id).await?;
         let mounts = blocking(mountinfo::read)
             .await
             .map_err(|error| Refusal::new(Code::Internal, &error.to_string()))?;
@@ -153,7 +162,7 @@ impl Requests {
     }
 
     async fn touch(&self, request: Touch) -> Result<Answer, Refusal> {
-        let volume = self.own(&request.volume_id)?;
+        let volume = self.own(&request.volume_id).await?;
         let Touch { generation, paths, .. } = request;
         paths.iter().try_for_each(|path| object_path(path))?;
         self.perform(&volume, Operation::Touch { generation, paths }, || {}).await?;
@@ -180,7 +189,7 @@ impl Requests {
 
     /// One at a time and no faster than any volume refreshes: each may be a question to the API server.
     async fn resolve(&self, volume: &str) -> Result<Answer, Refusal> {
-        let volume = self.own(volume)?;
+        let volume = self.own(volume).await?;
         let mut at = self.resolve_at.lock().await;
         tokio::time::sleep_until(*at).await;
         *at = Instant::now() + RESOLVE_INTERVAL;

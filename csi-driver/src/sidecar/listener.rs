@@ -25,6 +25,7 @@ use super::pods::{Claim, Taken};
 use crate::broker::{self, Agent, Requests, Scope};
 use crate::driver::{Driver, blocking};
 use crate::notices;
+use crate::unserved;
 use crate::volume::{Mode, Volume};
 
 /// Anybody in the pod who sees it may connect; who may stay is decided then.
@@ -192,6 +193,7 @@ async fn serve_sidecar(
     let (link, task) = Link::start(connection, Arc::new(requests), MAX_REQUESTS);
     tracing::info!(%pod, %instance, software = agreed.software, "the pod's sidecar is connected");
     let agent = Agent::new(&instance, link);
+    unserved::may_be_served(driver, &instance).await;
     claim.take(agent.clone());
     driver.look_for_agents();
     tokio::select! {

@@ -379,8 +379,8 @@ impl State {
         };
         let fd = Some(fd.ok_or_else(|| Refusal::new(Code::NotFound, "no such volume"))?);
         let service_account_tokens = self.tokens.lock().unwrap().clone();
-        let returned =
-            Returned { generation: 1, layout: 1, object_count: 1, service_account_tokens };
+        let known = Returned { generation: 1, layout: 1, object_count: 1, ..Returned::default() };
+        let returned = Returned { service_account_tokens, ..known };
         Ok(Answer { body: Body::Returned(returned), fd })
     }
 

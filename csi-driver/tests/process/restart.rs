@@ -24,7 +24,8 @@ async fn a_mount_survives_the_driver_and_is_found_again() {
     machine.publish("csi-1", "uid-1", "second").await.unwrap();
     assert_eq!((machine.mounts().len(), agent.prepares()), (1, 1));
     let token = Asked::Token { volume: "csi-1".to_owned(), tokens: "second".to_owned() };
-    assert_eq!(agent.asked().last(), Some(&token));
+    // The connection may be asked for before it or after it.
+    assert!(agent.asked().contains(&token), "{:?}", agent.asked());
     assert!(!machine.condition("csi-1", "uid-1").await.unwrap().abnormal);
     machine.unpublish("csi-1", "uid-1").await.unwrap();
     assert!(machine.mounts().is_empty() && machine.journal().is_empty());

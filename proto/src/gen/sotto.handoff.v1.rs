@@ -90,7 +90,7 @@ pub struct Hello {
     pub max_version: u32,
     #[prost(enumeration = "Role", tag = "3")]
     pub role: i32,
-    /// Random, one a process: tells a reconnect from a restart.
+    /// Random, the same for all workers of one supervisor: tells who may still serve what it served before.
     #[prost(string, tag = "4")]
     pub instance: ::prost::alloc::string::String,
     #[prost(string, tag = "5")]
@@ -170,6 +170,15 @@ pub struct Prepare {
     /// Where kubelet wants it, for the status object and nothing else.
     #[prost(string, tag = "13")]
     pub target_path: ::prost::alloc::string::String,
+    /// Fingerprint of what the mount shows; 0 for a new volume, and where it isn't known.
+    #[prost(uint64, tag = "14")]
+    pub content: u64,
+    /// What the mount shows, as its agent said; left out where it would not fit.
+    #[prost(message, repeated, tag = "15")]
+    pub objects: ::prost::alloc::vec::Vec<ObjectVersion>,
+    /// The highest number that a generation of this mount had, or may have had.
+    #[prost(uint64, tag = "16")]
+    pub last_generation: u64,
     /// For a sidecar, which has a token of its own and no configuration: what it serves, and whom it trusts.
     #[prost(message, optional, tag = "20")]
     pub assignment: ::core::option::Option<Assignment>,
@@ -197,6 +206,10 @@ pub struct Prepared {
     /// The pod has a user namespace of its own: its mount must take mapped ids.
     #[prost(bool, tag = "5")]
     pub own_users: bool,
+    /// Fingerprint of the generation's names, modes and versions: the same only if the content is. Made of nothing
+    /// that a value could be guessed by.
+    #[prost(uint64, tag = "6")]
+    pub content: u64,
 }
 /// What the driver and the kernel agreed upon at FUSE_INIT: a server that attaches later repeats it.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
@@ -251,7 +264,7 @@ pub struct Released {}
 /// From the agent: make the file-system operations that turn to a new generation, so that watchers see
 /// what a rename on tmpfs gives: mkdir ..N, symlink ..data_tmp, rename over ..data, then the links of
 /// the root that come and go.
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Rotate {
     #[prost(string, tag = "1")]
     pub volume_id: ::prost::alloc::string::String,
@@ -266,6 +279,12 @@ pub struct Rotate {
     /// Fingerprint of the generation's names.
     #[prost(uint64, tag = "5")]
     pub layout: u64,
+    /// As in Prepared.
+    #[prost(uint64, tag = "6")]
+    pub content: u64,
+    /// As in Prepared.
+    #[prost(message, repeated, tag = "7")]
+    pub objects: ::prost::alloc::vec::Vec<ObjectVersion>,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Rotated {}
@@ -303,7 +322,7 @@ pub struct Return {
     pub volume_id: ::prost::alloc::string::String,
 }
 /// The connection's fd comes with this frame.
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, ::prost::Message)]
 #[prost(skip_debug)]
 pub struct Returned {
     /// What the mount shows, as in Prepared.
@@ -317,6 +336,12 @@ pub struct Returned {
     /// sends a fresh one. Empty where the agent has none.
     #[prost(bytes = "vec", tag = "4")]
     pub service_account_tokens: ::prost::alloc::vec::Vec<u8>,
+    /// As in Prepared.
+    #[prost(uint64, tag = "5")]
+    pub content: u64,
+    /// As in Prepared.
+    #[prost(message, repeated, tag = "6")]
+    pub objects: ::prost::alloc::vec::Vec<ObjectVersion>,
 }
 /// From the agent: connect to a secrets-store provider of this node, whose socket belongs to root.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]

@@ -20,6 +20,10 @@ use super::agents::{RESTART_DELAY, killed_and_replaced};
 const VOLUMES: usize = 20;
 const READERS: usize = 8;
 const BETWEEN_KILLS: Duration = Duration::from_secs(2);
+/// Pairs are read the more often, the more likely a torn one is seen; but others want to read as well.
+const BETWEEN_PAIRS: Duration = Duration::from_millis(1);
+/// A volume keeps the values of eight generations, and turns to another one every 2 s here.
+const KEPT_OPEN: Duration = Duration::from_secs(10);
 const KINDS: [&str; 4] = ["worker", "agent", "driver", "store"];
 
 /// How long, in seconds: `DURATION`, or 60.
@@ -53,11 +57,15 @@ async fn killed_at_random(duration: Duration, mut chance: Chance) -> anyhow::Res
     let mounts = served.mounts()?;
     let watches = served.targets.iter().map(|target| Watch::on(target));
     let watches = watches.collect::<std::io::Result<Vec<_>>>()?;
-    // Each reader keeps a file of the start open beside: of those that don't change, since the values of an
-    // older generation end with the container that had them.
+    // Each reader keeps a file of the start open beside: of those that don't change, as an old generation ends.
     let files = served.fixed_files().into_iter().chain(served.files()).collect();
     let readers = Readers::start(READERS, files)?;
-    readers.read_on(500).await?;
+    // And of those that do change: sets, and files that stay open over some generations and kills.
+    let pairs = served.readers_of_pairs(READERS / 2, BETWEEN_PAIRS)?;
+    let kept = Readers::of_kept(READERS / 2, &served.files(), KEPT_OPEN)?;
+    for each in [&readers, &pairs, &kept] {
+        each.read_on(500).await?;
+    }
     let stalls = kill_for(duration, &mut served, &readers, &mut chance).await?;
     let last = served.write().await?;
     served.all_show(&last).await?;
@@ -66,8 +74,10 @@ async fn killed_at_random(duration: Duration, mut chance: Chance) -> anyhow::Res
         anyhow::ensure!(watch.seen()?.iter().any(renamed), "a watch has seen no rotation");
     }
     anyhow::ensure!(served.mounts()? == mounts, "the mounts are others");
-    let reads = readers.seen().reads();
-    served.judged(readers)?;
+    let [reads, sets, opened] = [&readers, &pairs, &kept].map(|each| each.seen().reads());
+    for each in [readers, pairs, kept] {
+        served.judged(each)?;
+    }
     let node = served.scene.node();
     let pids = [node.csi().pid(), node.agent().pid()];
     until("an end of D states", || procfs::stuck(&pids).is_empty()).await?;
@@ -75,7 +85,8 @@ async fn killed_at_random(duration: Duration, mut chance: Chance) -> anyhow::Res
     let worst = stalls.values().map(|stalls| stalls.longest).max().unwrap_or_default();
     let told: Vec<String> =
         stalls.iter().map(|(kind, stalls)| format!("{kind} {stalls}")).collect();
-    Ok(Outcome::read(worst).noting(format!("{reads} reads; {}", told.join(", "))))
+    let reads = format!("{reads} reads, {sets} of pairs, {opened} of files kept open");
+    Ok(Outcome::read(worst).noting(format!("{reads}; {}", told.join(", "))))
 }
 
 /// Each kind once, then whichever comes; a value more in the store after each.

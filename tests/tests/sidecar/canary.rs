@@ -25,7 +25,7 @@ fn in_files(directory: &Path, needles: &[&[u8]]) -> std::io::Result<Vec<String>>
         } else if kind.is_file() {
             let content = std::fs::read(&path)?;
             let has = |needle: &&[u8]| content.windows(needle.len()).any(|at| at == *needle);
-            if needles.iter().any(|needle| has(needle)) {
+            if needles.iter().any(has) {
                 found.push(path.display().to_string());
             }
         }

@@ -9,6 +9,9 @@ use sotto_tests::sidecars::{PATIENCE, manifest};
 
 const SECRET: &str = "cluster-secret-0c11";
 
+/// A change of a pod.
+type Edit = fn(&mut Value);
+
 /// A pod that the webhook has made, and that the API server has as `edit` leaves it.
 async fn created(
     cluster: &Cluster,
@@ -29,7 +32,7 @@ async fn created(
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_pod_that_lacks_our_sidecar_gets_no_volume_of_its_driver() -> anyhow::Result<()> {
     let cluster = Cluster::of_node(SECRET, true, |_| {}).await?;
-    let spoiled: [(&str, fn(&mut Value)); 4] = [
+    let spoiled: [(&str, Edit); 4] = [
         ("without-sidecar", |pod| pod["spec"]["initContainers"] = json!([])),
         ("no-native-sidecar", |pod| {
             pod["spec"]["initContainers"][0]["restartPolicy"] = Value::Null;

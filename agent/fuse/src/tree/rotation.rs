@@ -27,6 +27,17 @@ pub const MAX_GENERATIONS: usize = 8;
 pub const MAX_REMEMBERED: usize = 64;
 
 impl Tree {
+    /// A volume that another agent served, and of which nothing is left but what it showed: opens that it granted
+    /// are unknown, so these values stay until [`Self::wipe`] or until they are too many.
+    #[must_use]
+    pub fn over(shown: Arc<Snapshot>) -> Self {
+        let tree = Self::new(shown);
+        for held in tree.write().held.values_mut() {
+            held.opens_known = false;
+        }
+        tree
+    }
+
     /// A volume as a former server left it. `older` are generations whose values are still there; those
     /// of `followed` have names only and show `current`. Opens that the former server granted are
     /// unknown, so these values stay until [`Self::wipe`] or until they are too many.
@@ -36,12 +47,9 @@ impl Tree {
         older: Vec<Arc<Snapshot>>,
         followed: Vec<Layout>,
     ) -> Self {
-        let tree = Self::new(Arc::clone(&current));
+        let tree = Self::over(Arc::clone(&current));
         let mut state = tree.write();
         state.has_linked = true;
-        for held in state.held.values_mut() {
-            held.opens_known = false;
-        }
         for layout in followed {
             let (layout, values) = (Arc::new(layout), Values::Followed(Arc::clone(&current)));
             let (place, opens, opens_known) = (Place::Hidden, 0, false);

@@ -1,21 +1,49 @@
 //! The watch's cache as a source of classes, with words for the pod's event.
 
+use std::sync::Arc;
+use std::time::Duration;
+
+use sotto_core::class::SecretProviderClass;
 use sotto_core::identity::{ClassName, Namespace};
 use sotto_kubernetes::classes::{Classes, LookUpError};
 use sotto_volume::classes::{ClassError, ClassSource, LookUp};
+use tokio::time::Instant;
+
+/// How long after the start the first list is waited for: with it, pods that start together with the agent don't
+/// see a failure first.
+const SETTLE_DEADLINE: Duration = Duration::from_secs(5);
 
 /// Classes of the cluster.
-pub(super) struct ClusterClasses(Classes);
+pub(super) struct ClusterClasses {
+    classes: Classes,
+    settled_by: Instant,
+}
 
 impl ClusterClasses {
     pub(super) fn new(classes: Classes) -> Self {
-        Self(classes)
+        Self { classes, settled_by: Instant::now() + SETTLE_DEADLINE }
+    }
+
+    async fn look_up(
+        &self,
+        namespace: &Namespace,
+        name: &ClassName,
+    ) -> Result<Arc<SecretProviderClass>, LookUpError> {
+        match self.classes.look_up(namespace, name) {
+            Err(LookUpError::NotSynced { .. }) => {
+                self.classes
+                    .synced(self.settled_by.saturating_duration_since(Instant::now()))
+                    .await?;
+                self.classes.look_up(namespace, name)
+            }
+            known => known,
+        }
     }
 }
 
 impl ClassSource for ClusterClasses {
     fn class<'a>(&'a self, namespace: &'a Namespace, name: &'a ClassName) -> LookUp<'a> {
-        Box::pin(async move { self.0.look_up(namespace, name).map_err(told) })
+        Box::pin(async move { self.look_up(namespace, name).await.map_err(told) })
     }
 }
 
@@ -43,7 +71,6 @@ fn told(error: LookUpError) -> ClassError {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::time::Duration;
 
     fn unknown(behind: Option<(Duration, String)>) -> ClassError {
         let namespace = Namespace::parse("shop").unwrap();

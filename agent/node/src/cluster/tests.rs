@@ -1,3 +1,5 @@
+use std::time::Duration;
+
 use super::*;
 use serde_json::{Value, json};
 use sotto_core::identity::{ClassName, Namespace, WorkloadIdentity};
@@ -54,7 +56,6 @@ async fn a_class_is_found_through_the_watch_and_an_unknown_one_is_not() {
     let server = FakeApiServer::start().await.unwrap();
     server.put("secretproviderclasses", class(json!({"provider": "openbao"})));
     let member = joined(server).await;
-    member.membership.settle(&member.drain).await;
     assert_eq!(member.class("db").await, Ok("openbao".to_owned()));
     let error = member.class("other").await.unwrap_err();
     assert!(matches!(error, ClassError::Unknown { .. }), "{error}");
@@ -66,7 +67,6 @@ async fn a_class_that_cannot_be_used_says_why() {
     let server = FakeApiServer::start().await.unwrap();
     server.put("secretproviderclasses", class(json!({"parameters": {}})));
     let member = joined(server).await;
-    member.membership.settle(&member.drain).await;
     let error = member.class("db").await.unwrap_err();
     assert!(matches!(error, ClassError::Unusable { .. }), "{error}");
     member.ends().await;

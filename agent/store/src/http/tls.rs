@@ -179,6 +179,12 @@ impl TlsFiles {
         Ok(Contents { ca, pair, fingerprint })
     }
 
+    /// The client key's file, to derive other keys from; `None` if there is none that can be read.
+    pub(crate) fn client_secret(&self) -> Option<SecretBytes> {
+        let path = self.client_key.as_ref()?;
+        read(TlsFile::ClientKey, path).ok()
+    }
+
     pub(super) fn fixed_server_name(&self) -> Result<Option<ServerName<'static>>, TlsError> {
         let parse = |name: &String| {
             ServerName::try_from(name.clone()).map_err(|_| TlsError::ServerName(name.clone()))

@@ -10,6 +10,8 @@ use std::fmt::{self, Write};
 pub const MAX_SECRET_PATH_BYTES: usize = 2048;
 const MAX_QUERY_PAIRS: usize = 16;
 const API_PREFIX: &str = "v1/";
+/// The key of a query that names a version.
+const VERSION: &str = "version";
 
 /// A path in a store, e.g. `secret/data/payments/db?version=3`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -79,6 +81,18 @@ impl SecretPath {
             encode(value, b"-._~", &mut target);
         }
         target
+    }
+
+    /// The same at this version of a KV version 2 engine; `None` if a version is named already.
+    #[must_use]
+    pub(super) fn at_version(&self, number: u64) -> Option<Self> {
+        if self.query.iter().any(|(key, _)| key == VERSION) {
+            return None;
+        }
+        let mut query = self.query.clone();
+        query.push((VERSION.to_owned(), number.to_string()));
+        query.sort();
+        Some(Self { path: self.path.clone(), query })
     }
 
     /// The same with `data` after its first segment: what KV version 2 wants.
@@ -210,6 +224,14 @@ mod tests {
         let path = SecretPath::parse("secret/payments/db").unwrap();
         assert_eq!(path.with_data_segment().as_deref(), Some("secret/data/payments/db"));
         assert_eq!(SecretPath::parse("secret").unwrap().with_data_segment(), None);
+    }
+
+    #[test]
+    fn an_earlier_version_is_named_in_the_query_unless_one_is_already() {
+        let at = |text: &str| Some(SecretPath::parse(text).unwrap().at_version(3)?.target());
+        assert_eq!(at("secret/data/x").as_deref(), Some("/v1/secret/data/x?version=3"));
+        assert_eq!(at("secret/data/x?a=b").as_deref(), Some("/v1/secret/data/x?a=b&version=3"));
+        assert_eq!(at("secret/data/x?version=2"), None);
     }
 
     proptest! {

@@ -8,15 +8,18 @@ use serde_json::json;
 use sotto_core::class::SecretProviderClass;
 use sotto_core::clock::Clock;
 use sotto_core::rotation::{Freshness, RefreshPolicy};
-use sotto_core::snapshot::{Generation, ObjectVersion, Snapshot};
+use sotto_core::snapshot::{Generation, Snapshot};
 use sotto_fuse::{Server, Tree};
 use sotto_store::{Lease, StoreSession, VolumePlan};
 use tokio::time::Instant;
 
+use super::continuing::Beginning;
 use super::counting::NotFresh;
 use super::demand::Demand;
 use super::gate::Place;
 use super::owner::FailedEdit;
+use super::request::Shown;
+use super::showing::Showing;
 use super::turn::Turn;
 use super::turning::Turning;
 
@@ -49,6 +52,8 @@ pub(super) struct Held {
     /// Those that serve it now: more than one only while a connection is handed over.
     pub(super) servers: Vec<Arc<Server>>,
     pub(super) turning: Turning,
+    /// Generation and content that the mount shows when this volume is served next.
+    expects: (Option<Generation>, u64),
     /// A refresh, a turn or the end of an old generation is under way.
     pub(super) is_busy: bool,
     /// A turn that was not completed, and when it is tried again.
@@ -77,15 +82,21 @@ impl Held {
         class: Arc<SecretProviderClass>,
         plan: VolumePlan,
         session: StoreSession,
-        snapshot: Snapshot,
+        beginning: Beginning,
         leases: Vec<Lease>,
         policy: RefreshPolicy,
         clock: &dyn Clock,
     ) -> Self {
         let token = session.token_life();
-        let turning = Turning::new(policy, &plan, leases, snapshot.generation(), token);
-        let tree = Arc::new(Tree::new(Arc::new(snapshot)));
-        let (plan, session) = (Arc::new(plan), Arc::new(session));
+        let Beginning { current, next, shown } = beginning;
+        let (current, next) = (Arc::new(current), next.map(Arc::new));
+        let last = next.as_ref().unwrap_or(&current).generation();
+        let turning = Turning::new(policy, &plan, leases, last, token);
+        let expects = (shown.generation, shown.content);
+        let is_new = shown.generation.is_none();
+        let tree = if is_new { Tree::new(current) } else { Tree::over(current) };
+        let (plan, session, tree) = (Arc::new(plan), Arc::new(session), Arc::new(tree));
+        let turn = next.clone().map(|next| Turn { next: Some(next), ..Turn::default() });
         let held = Self {
             class,
             plan,
@@ -93,14 +104,15 @@ impl Held {
             tree,
             servers: Vec::new(),
             turning,
+            expects,
             is_busy: false,
-            pending: None,
+            pending: turn.map(|turn| (Instant::now(), turn)),
             old: VecDeque::new(),
             has_retired: false,
             hidden: Vec::new(),
             has_class_seen: false,
             failed_edit: None,
-            staged: None,
+            staged: next,
             demand: Demand::default(),
             place: None,
             not_fresh: NotFresh::default(),
@@ -122,6 +134,7 @@ impl Held {
         let old = resumed.old.iter().map(|generation| (Instant::now() + GRACE, *generation));
         let (old, hidden) = (old.collect(), resumed.hidden.clone());
         let turning = Turning::resumed(policy, &plan, session.token_life(), resumed);
+        let current = Showing::of(&tree.current());
         let held = Self {
             class,
             plan: Arc::new(plan),
@@ -129,6 +142,7 @@ impl Held {
             tree: Arc::new(tree),
             servers: Vec::new(),
             turning,
+            expects: (Some(current.generation), current.content),
             is_busy: false,
             pending: None,
             old,
@@ -146,9 +160,20 @@ impl Held {
     }
 
     /// The current generation with its objects.
-    pub(super) fn shown(&self) -> (Generation, Vec<ObjectVersion>) {
-        let current = self.tree.current();
-        (current.generation(), current.versions().to_vec())
+    pub(super) fn shown(&self) -> Showing {
+        Showing::of(&self.tree.current())
+    }
+
+    /// The mount shows the current generation now, and the driver knows.
+    pub(super) fn shows_current(&mut self) {
+        let Showing { generation, content, .. } = self.shown();
+        self.expects = (Some(generation), content);
+    }
+
+    /// Whether this is what may be served where a mount shows that.
+    pub(super) fn continues(&self, shown: &Shown) -> bool {
+        let (generation, content) = self.expects;
+        shown.is(generation, content)
     }
 
     /// Forgets the servers that have ended. Whether some still serve.

@@ -28,7 +28,6 @@ use std::time::Duration;
 use futures::future::BoxFuture;
 use futures::stream::{FuturesUnordered, StreamExt};
 use sotto_core::class::SecretProviderClass;
-use sotto_core::snapshot::{Generation, ObjectVersion};
 use sotto_fuse::{End, Negotiated, Server};
 use tokio::sync::mpsc::{self, error::TrySendError};
 use tokio::sync::oneshot;
@@ -44,6 +43,7 @@ use super::leasing::Prolonged;
 use super::prepare::{Outcome, Preparation};
 use super::registry::{Found, Registered};
 use super::request::{Brought, Shown, VolumeSpec};
+use super::showing::Showing;
 use crate::audit::VolumeAudit;
 use crate::classes::ClassError;
 use crate::token::VerifiedToken;
@@ -62,14 +62,13 @@ const MOST_WORK: usize = 16;
 const MOST_WAITING: usize = 64;
 
 pub(super) type Reply<T> = oneshot::Sender<Result<T, Arc<VolumeError>>>;
-pub(super) type Versions = (Generation, Vec<ObjectVersion>);
 
 /// What a volume's owner is asked.
 pub(super) enum Command {
     /// `shown` is what the mount shows, if the driver asks.
     Prepare {
         shown: Option<Shown>,
-        reply: Reply<Versions>,
+        reply: Reply<Showing>,
     },
     Serve {
         fuse: OwnedFd,
@@ -116,7 +115,7 @@ enum Event {
 }
 
 enum State {
-    Preparing { waiting: Vec<Reply<Versions>> },
+    Preparing { waiting: Vec<Reply<Showing>> },
     Ready { held: Box<Held>, until: Instant },
     Serving { held: Box<Held> },
 }
@@ -152,7 +151,7 @@ pub(super) fn prepare(
     brought: &Arc<Brought>,
     deadline: Duration,
     shown: Shown,
-    reply: Reply<Versions>,
+    reply: Reply<Showing>,
 ) -> Result<(), VolumeError> {
     if shared.services.drain.has_begun() {
         return Err(VolumeError::ShuttingDown);
@@ -179,7 +178,7 @@ impl Owner {
         spec: &Arc<VolumeSpec>,
         registered: Registered,
         commands: mpsc::Receiver<Command>,
-        reply: Reply<Versions>,
+        reply: Reply<Showing>,
     ) -> Self {
         let log = shared.services.audit.clone();
         Self {
@@ -293,15 +292,14 @@ impl Owner {
     }
 
     /// A Prepare for a volume that is known: it waits with the first, or has its answer.
-    fn join(&mut self, shown: Option<Shown>, reply: Reply<Versions>) -> ControlFlow<Ending> {
+    fn join(&mut self, shown: Option<Shown>, reply: Reply<Showing>) -> ControlFlow<Ending> {
         match &mut self.state {
             State::Preparing { waiting } if waiting.len() < MOST_WAITING => waiting.push(reply),
             State::Preparing { .. } => {
                 answer(reply, Err(VolumeError::Busy(self.spec.volume.clone())));
             }
             State::Ready { held, until } => {
-                let current = held.tree.current().generation();
-                if shown.is_some_and(|shown| shown.generation > current) {
+                if shown.is_some_and(|shown| !held.continues(&shown)) {
                     // Another agent has turned meanwhile. The reply is dropped: the request begins anew.
                     return ControlFlow::Break(Ending::Unserved);
                 }
@@ -326,12 +324,12 @@ impl Owner {
         if let Some(place) = &held.place {
             held.turning.spread(place.part);
         }
-        let versions = held.shown();
+        let showing = held.shown();
         let until = Instant::now() + self.shared.services.deadlines.unserved;
         let ready = State::Ready { held: Box::new(held), until };
         if let State::Preparing { waiting } = std::mem::replace(&mut self.state, ready) {
             for reply in waiting {
-                answer(reply, Ok(versions.clone()));
+                answer(reply, Ok(showing.clone()));
             }
         }
         ControlFlow::Continue(())

@@ -11,18 +11,18 @@ use sotto_core::class::SecretProviderClass;
 use sotto_core::identity::{Audience, StoreName};
 use sotto_core::rotation::RefreshPolicy;
 use sotto_core::secret::SecretString;
-use sotto_core::snapshot::{Object, Snapshot, SnapshotBuilder, SnapshotError};
+use sotto_core::snapshot::{Generation, Object, Snapshot, SnapshotBuilder, SnapshotError};
 use sotto_store::{Fetch, Lease, StoreSession, VolumePlan, grammar};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::Shared;
+use super::continuing::Beginning;
 use super::error::{ObjectFault, VolumeError};
 use super::gate::Passed;
 use super::held::Held;
 use super::report;
 use super::request::{Brought, Shown, VolumeSpec};
-use super::turning::layout;
 use crate::audit::VolumeAudit;
 use crate::token::{TokenMap, VerifiedToken};
 
@@ -66,10 +66,10 @@ impl Preparation {
         let fetched = self.fetch(&plan, &session).await;
         self.audit.decided(AuditAction::Fetch, fetched.as_ref().err().map(ToString::to_string));
         match fetched {
-            Ok((plan, snapshot, leases)) => {
+            Ok((plan, beginning, leases)) => {
                 let clock = &*self.shared.services.clock;
                 let policy = policy(&self.shared, &self.spec);
-                let held = Held::new(class, plan, session, snapshot, leases, policy, clock);
+                let held = Held::new(class, plan, session, beginning, leases, policy, clock);
                 Outcome { result: Ok(held), orphan: None }
             }
             Err(error) => Outcome { result: Err(error), orphan: Some(session) },
@@ -133,7 +133,7 @@ impl Preparation {
         &self,
         plan: &VolumePlan,
         session: &StoreSession,
-    ) -> Result<(VolumePlan, Snapshot, Vec<Lease>), VolumeError> {
+    ) -> Result<(VolumePlan, Beginning, Vec<Lease>), VolumeError> {
         let fetched = self.until("the secrets were not fetched", session.fetch(plan)).await?;
         if let Some(gate) = self.shared.gates.of(&plan.store) {
             gate.fetched(Some(&fetched));
@@ -142,22 +142,25 @@ impl Preparation {
         let objects = fetched_objects(&self.spec, plan, fetched)?;
         // A provider names its files in its answer.
         let plan = plan.clone().naming(&objects);
-        Ok((plan, self.build(objects)?, leases))
+        let beginning = self.beginning(&plan, session, objects).await?;
+        Ok((plan, beginning, leases))
     }
 
-    fn build(&self, objects: Vec<Object>) -> Result<Snapshot, VolumeError> {
+    pub(super) fn build(
+        &self,
+        generation: Generation,
+        objects: Vec<Object>,
+    ) -> Result<Snapshot, SnapshotError> {
         let services = &self.shared.services;
         let builder = SnapshotBuilder::new(services.limits);
         let mut builder = if self.spec.optional { builder.or_empty() } else { builder };
-        let layout = layout(objects.iter().map(|object| object.path.as_str()));
-        let generation = self.shown.number_for(layout).ok_or(SnapshotError::Empty)?;
         objects.into_iter().try_for_each(|object| builder.add(object))?;
         let (created, group) = (services.clock.now(), self.spec.group);
-        Ok(builder.build(generation, created, group, &*services.memory)?)
+        builder.build(generation, created, group, &*services.memory)
     }
 
     /// Waits until the work is done, the deadline is over, or the volume is released.
-    async fn until<T>(
+    pub(super) async fn until<T>(
         &self,
         what: &'static str,
         work: impl Future<Output = T>,

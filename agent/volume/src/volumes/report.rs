@@ -111,8 +111,9 @@ pub(super) async fn served(shared: &Shared, volume: &VolumeId) {
     if mailbox.try_send(Command::Prepare { shown: None, reply }).is_err() {
         return;
     }
-    if let Ok(Ok(Ok((_, versions)))) = tokio::time::timeout(VERSIONS_DEADLINE, answer).await {
-        shared.services.reporter.served(&spec.identity, &spec.class, &spec.target_path, &versions);
+    if let Ok(Ok(Ok(showing))) = tokio::time::timeout(VERSIONS_DEADLINE, answer).await {
+        let (reporter, versions) = (&shared.services.reporter, &showing.versions);
+        reporter.served(&spec.identity, &spec.class, &spec.target_path, versions);
     }
 }
 

@@ -1,6 +1,7 @@
 //! A request as the driver sends it, turned into types that have passed their checks.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use sotto_core::identity::{
@@ -8,8 +9,8 @@ use sotto_core::identity::{
     WorkloadIdentity,
 };
 use sotto_core::secret::SecretString;
-use sotto_core::snapshot::Generation;
-use sotto_handoff::message::{Pod, Prepare};
+use sotto_core::snapshot::{Generation, ObjectVersion};
+use sotto_handoff::message::{self, Pod, Prepare};
 use sotto_store::session::PublishSecrets;
 use zeroize::Zeroizing;
 
@@ -28,23 +29,30 @@ pub(super) struct VolumeSpec {
 }
 
 /// What the mount shows already.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(super) struct Shown {
-    /// The first for a new volume.
-    pub(super) generation: Generation,
+    /// `None`: it is a new volume.
+    pub(super) generation: Option<Generation>,
     /// Fingerprint of its names; 0 for a new volume.
     pub(super) layout: u64,
+    /// Fingerprint of what it shows; 0 where that isn't known.
+    pub(super) content: u64,
+    /// Its objects; empty where they aren't known.
+    pub(super) objects: Arc<[ObjectVersion]>,
+    /// The highest number that was used, or may have been.
+    last: u64,
 }
 
 impl Shown {
-    /// The number for a generation with names of this fingerprint: a number is never used for other names,
-    /// or a file's inode would be another file's.
-    pub(super) fn number_for(self, layout: u64) -> Option<Generation> {
-        if self.layout == 0 || self.layout == layout {
-            Some(self.generation)
-        } else {
-            Generation::new(self.generation.get() + 1)
-        }
+    /// The number that comes so many after every one that was used.
+    pub(super) fn after(&self, steps: u64) -> Option<Generation> {
+        let last = self.generation.map_or(0, Generation::get).max(self.last);
+        Generation::new(last.checked_add(steps)?)
+    }
+
+    /// Whether both say the same of a mount.
+    pub(super) fn is(&self, generation: Option<Generation>, content: u64) -> bool {
+        (self.generation, self.content) == (generation, content)
     }
 }
 
@@ -75,7 +83,7 @@ pub(super) struct PrepareRequest {
     pub(super) spec: VolumeSpec,
     pub(super) brought: Brought,
     pub(super) deadline: Duration,
-    /// What the mount shows already; the first for a new volume.
+    /// What the mount shows already.
     pub(super) shown: Shown,
 }
 
@@ -126,8 +134,14 @@ pub(super) fn read(
         max_stale: message.max_stale_ms.map(Duration::from_millis),
         target_path: message.target_path,
     };
-    let generation = Generation::new(message.generation).unwrap_or(Generation::FIRST);
-    let shown = Shown { generation, layout: message.layout };
+    let object = |one: message::ObjectVersion| ObjectVersion { id: one.id, version: one.version };
+    let shown = Shown {
+        generation: Generation::new(message.generation),
+        layout: message.layout,
+        content: message.content,
+        objects: message.objects.into_iter().map(object).collect(),
+        last: message.last_generation,
+    };
     Ok(PrepareRequest { spec, brought, deadline, shown })
 }
 

@@ -1,3 +1,4 @@
+mod continuing;
 mod demand;
 mod driver;
 mod fake_store;
@@ -41,7 +42,7 @@ async fn a_prepared_volume_is_answered_with_its_objects_versions() {
     let prepared = fixture.prepare("csi-1").await.unwrap();
     let objects: Vec<_> =
         prepared.objects.iter().map(|one| (one.id.as_str(), one.version.as_str())).collect();
-    assert_eq!(objects, [("password", "7"), ("username", "7")]);
+    assert_eq!(objects, [("password", "7@t"), ("username", "7@t")]);
     assert_eq!(fixture.store.counts(), (1, 1, 0));
     assert_eq!(fixture.audited().await, ["verify-token allowed", "fetch allowed"]);
 }

@@ -12,7 +12,7 @@ use sotto_core::snapshot::{Generation, Inode, SecretMemorySource, Snapshot};
 use sotto_fuse::{Refusal, Server, StageError, Tree};
 use sotto_handoff::message::{Retire, Rotate, Touch};
 
-use super::turning::layout;
+use super::showing::Showing;
 use super::wipe::without;
 use crate::driver::{DriverCallError, DriverCalls};
 
@@ -166,10 +166,13 @@ fn request(volume: &VolumeId, old: &Snapshot, next: &Snapshot) -> Rotate {
         snapshot.links().iter().map(|link| link.name.clone()).collect()
     };
     let (before, after) = (names(old), names(next));
+    let shown = Showing::of(next);
     Rotate {
         volume_id: volume.as_str().to_owned(),
         generation: next.generation().get(),
-        layout: layout(next.versions().iter().map(|one| one.id.as_str())),
+        layout: shown.layout(),
+        content: shown.content,
+        objects: shown.objects(),
         add_links: after.iter().filter(|name| !before.contains(name)).cloned().collect(),
         remove_links: before.into_iter().filter(|name| !after.contains(name)).collect(),
     }

@@ -356,17 +356,6 @@ impl Turning {
     }
 }
 
-/// Fingerprint of a generation's names, never 0. FNV-1a: the same in every build.
-pub(super) fn layout<'a>(names: impl Iterator<Item = &'a str>) -> u64 {
-    let mut names: Vec<_> = names.collect();
-    names.sort_unstable();
-    let bytes = names.iter().flat_map(|name| name.bytes().chain([0]));
-    let hash = bytes.fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
-        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
-    });
-    hash.max(1)
-}
-
 pub(super) fn jitter() -> Jitter {
     Jitter::from_bits(random())
 }

@@ -5,7 +5,8 @@ use sotto_core::limits::Limits;
 use sotto_core::names::ObjectPath;
 use sotto_core::secret::SecretBytes;
 use sotto_core::snapshot::{
-    FileMode, HeapMemory, NodeKind, Object, SecretMemorySource, Snapshot, SnapshotBuilder,
+    FileMode, Generation, HeapMemory, NodeKind, Object, SecretMemorySource, Snapshot,
+    SnapshotBuilder,
 };
 
 /// No limit: what is copied was within the administrator's, whatever these are.
@@ -27,6 +28,24 @@ pub(super) fn without(
     gone: impl Fn(&str) -> bool,
     memory: &dyn SecretMemorySource,
 ) -> Option<Snapshot> {
+    copy(snapshot, snapshot.generation(), gone, memory)
+}
+
+/// The same values under another number.
+pub(super) fn renumbered(
+    snapshot: &Snapshot,
+    generation: Generation,
+    memory: &dyn SecretMemorySource,
+) -> Option<Snapshot> {
+    copy(snapshot, generation, |_| false, memory)
+}
+
+fn copy(
+    snapshot: &Snapshot,
+    generation: Generation,
+    gone: impl Fn(&str) -> bool,
+    memory: &dyn SecretMemorySource,
+) -> Option<Snapshot> {
     let mut builder = SnapshotBuilder::new(UNLIMITED).or_empty();
     for node in snapshot.nodes() {
         let NodeKind::File { mode, .. } = node.kind else { continue };
@@ -35,8 +54,7 @@ pub(super) fn without(
             if gone(&node.path) { empty(&path, Some(mode)) } else { copied(snapshot, &path)? };
         builder.add(object).ok()?;
     }
-    let (generation, created) = (snapshot.generation(), snapshot.created());
-    builder.build(generation, created, Some(snapshot.group()), memory).ok()
+    builder.build(generation, snapshot.created(), Some(snapshot.group()), memory).ok()
 }
 
 /// An object without a value, for what is refused.
@@ -57,7 +75,6 @@ pub(super) fn copied(snapshot: &Snapshot, path: &ObjectPath) -> Option<Object> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use sotto_core::snapshot::Generation;
     use std::time::UNIX_EPOCH;
 
     #[test]

@@ -16,8 +16,9 @@ use tokio::sync::mpsc;
 use super::super::error::VolumeError;
 use super::super::held::Held;
 use super::super::registry::Registered;
+use super::super::showing::Showing;
 use super::super::wipe::emptied;
-use super::{Command, Done, Owner, Reply, State, Versions, replanning};
+use super::{Command, Done, Owner, Reply, State, replanning};
 
 /// Why a volume ends.
 pub(super) enum Ending {
@@ -115,7 +116,7 @@ fn leave(registered: Registered, mut commands: mpsc::Receiver<Command>, reply: O
     }
 }
 
-fn refuse(waiting: Vec<Reply<Versions>>, error: &Arc<VolumeError>) {
+fn refuse(waiting: Vec<Reply<Showing>>, error: &Arc<VolumeError>) {
     for reply in waiting {
         let _ = reply.send(Err(Arc::clone(error)));
     }

@@ -10,6 +10,7 @@ use tokio::time::Instant;
 
 use super::super::held::{GRACE, Held};
 use super::super::report;
+use super::super::showing::Showing;
 use super::super::turn::{Mount, Turn, TurnError};
 use super::super::turning::Consequence;
 use super::asking::Attempt;
@@ -208,7 +209,8 @@ impl Owner {
                     let generation = current.get();
                     tracing::info!(volume = %self.spec.volume, generation, "turned");
                     held.turning.turned();
-                    let (_, versions) = held.shown();
+                    held.shows_current();
+                    let Showing { versions, .. } = held.shown();
                     let reporter = &self.shared.services.reporter;
                     let spec = &self.spec;
                     reporter.served(&spec.identity, &spec.class, &spec.target_path, &versions);

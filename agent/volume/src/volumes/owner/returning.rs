@@ -12,13 +12,14 @@ use zeroize::Zeroizing;
 
 use super::super::error::VolumeError;
 use super::super::request::Brought;
-use super::{Owner, Reply, State, Versions, answer};
+use super::super::showing::Showing;
+use super::{Owner, Reply, State, answer};
 use crate::token::TokenMap;
 
 /// What the driver gets back.
 pub(in super::super) struct Given {
     pub(in super::super) connection: OwnedFd,
-    pub(in super::super) shown: Versions,
+    pub(in super::super) shown: Showing,
     /// As kubelet sends them.
     pub(in super::super) tokens: Zeroizing<Vec<u8>>,
 }

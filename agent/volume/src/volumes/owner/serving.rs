@@ -79,6 +79,7 @@ impl Owner {
             State::Ready { mut held, .. } | State::Serving { mut held } => {
                 self.leave_connection(&server);
                 held.servers.push(Arc::new(server));
+                held.shows_current();
                 State::Serving { held }
             }
             preparing @ State::Preparing { .. } => preparing,

@@ -44,7 +44,7 @@ async fn a_question_is_answered_when_the_new_value_can_be_read() {
     assert_eq!(refreshed(&fixture).await, [Refreshed::Unchanged]);
     fixture.store.version.fetch_add(1, Ordering::SeqCst);
     assert_eq!(refreshed(&fixture).await, [Refreshed::Changed]);
-    assert_eq!(kernel.read(file_of(2)).unwrap(), "canary-password");
+    assert_eq!(kernel.read(file_of(2)).unwrap(), "canary-password8");
     assert!(began.elapsed() < REFRESH_DEADLINE, "not when it would have been due");
     assert_eq!(fixture.store.counts(), (1, 3, 0));
     assert_eq!((refreshes(&fixture, "unchanged"), refreshes(&fixture, "changed")), (1, 1));

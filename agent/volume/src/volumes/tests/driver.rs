@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use sotto_handoff::link::{Answer, Handler, Link, NoRequests};
 use sotto_handoff::message::frame::Body;
@@ -58,6 +59,10 @@ impl Handler for FakeDriver {
     async fn handle(&self, body: Body, _: Option<OwnedFd>) -> Result<Answer, Refusal> {
         match body {
             Body::Rotate(request) => {
+                // A volume may want to turn before it is noted that it is served.
+                while !self.0.lock().unwrap().contains_key(&request.volume_id) {
+                    tokio::time::sleep(Duration::from_millis(1)).await;
+                }
                 self.turn(&request.volume_id, request.generation);
                 Ok(Body::Rotated(Rotated {}).into())
             }

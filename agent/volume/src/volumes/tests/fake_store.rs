@@ -45,7 +45,7 @@ pub(super) struct Told {
     pub(super) refuse_renewal: Mutex<Option<StoreError>>,
     /// Nobody is answered, but with this.
     pub(super) down: Mutex<Option<StoreError>>,
-    /// What is read has this version, where it has no lease.
+    /// Versions that were written, where there is no lease. Earlier ones can be asked for.
     pub(super) version: AtomicUsize,
     /// When each login and fetch came.
     pub(super) requests: Mutex<Vec<Instant>>,
@@ -87,6 +87,10 @@ impl Told {
     /// Logins and fetches between two times.
     pub(super) fn requests_within(&self, from: Instant, to: Instant) -> usize {
         self.requests.lock().unwrap().iter().filter(|at| **at >= from && **at < to).count()
+    }
+
+    fn newest(&self) -> usize {
+        7 + self.version.load(Ordering::SeqCst)
     }
 
     fn came(&self, counter: &AtomicUsize) -> Option<StoreError> {
@@ -136,6 +140,18 @@ impl SecretStore for FakeStore {
             }
         })
     }
+}
+
+/// Of the versions after the first the value tells which it is.
+fn value(name: &str, version: &str) -> Vec<u8> {
+    let version = version.strip_suffix("@t").filter(|number| *number != "7");
+    format!("canary-{name}{}", version.unwrap_or_default()).into_bytes()
+}
+
+/// The version that the first request names.
+fn asked_for(plan: &VolumePlan) -> Option<usize> {
+    let target = plan.source.openbao()?.requests.first()?.path.target();
+    target.split_once("?version=")?.1.parse().ok()
 }
 
 /// How long something lives at first, and by renewals at most.
@@ -212,7 +228,7 @@ impl SecretSession for FakeSession {
             // Under a lease each one is new.
             let version = match *self.told.lease.lock().unwrap() {
                 Some(_) => format!("{}th", self.told.fetches.load(Ordering::SeqCst)),
-                None => (7 + self.told.version.load(Ordering::SeqCst)).to_string(),
+                None => format!("{}@t", asked_for(plan).unwrap_or_else(|| self.told.newest())),
             };
             let refused = self.told.refuse.lock().unwrap();
             let read = |planned: &sotto_store::plan::ObjectPlan| {
@@ -223,7 +239,7 @@ impl SecretSession for FakeSession {
                         path: planned.path.clone(),
                         mode: planned.mode,
                         version: version.clone(),
-                        value: SecretBytes::new(format!("canary-{name}").into_bytes()),
+                        value: SecretBytes::new(value(&name, &version)),
                     }),
                 }
             };

@@ -3,6 +3,7 @@
 use std::sync::Mutex;
 
 use sotto_core::identity::{ClassName, WorkloadIdentity};
+use sotto_core::snapshot::ObjectVersion;
 
 use super::super::*;
 use super::fixture::{Fixture, fixture};

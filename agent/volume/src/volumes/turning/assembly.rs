@@ -7,9 +7,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::mem;
 
 use sotto_core::rotation::{Freshness, ObjectResult};
-use sotto_core::snapshot::{FileMode, NodeKind, Object, Snapshot};
+use sotto_core::snapshot::{Object, Snapshot};
 use sotto_store::VolumePlan;
 
+use super::super::showing::mode_of;
 use super::super::wipe::{copied, empty};
 use super::{Consequence, Turning};
 
@@ -92,13 +93,5 @@ impl Turning {
             }
         }
         Some(objects)
-    }
-}
-
-fn mode_of(snapshot: &Snapshot, path: &str) -> Option<FileMode> {
-    let node = snapshot.nodes().iter().find(|node| node.path == path)?;
-    match node.kind {
-        NodeKind::File { mode, .. } => Some(mode),
-        NodeKind::Directory(_) => None,
     }
 }
