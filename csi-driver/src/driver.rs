@@ -49,8 +49,11 @@ pub struct Driver {
     pub(crate) silent: Notify,
     /// How many volumes had no agent when it was last looked at.
     pub(crate) unserved_count: watch::Sender<usize>,
-    /// Places for helper processes; one that hangs keeps its own.
-    pub(crate) helpers: Arc<Semaphore>,
+    /// Places for helper processes; one that hangs keeps its own. Sidecars, which tenants run, take none of
+    /// sotto-node's.
+    helpers: [Arc<Semaphore>; 2],
+    /// Places for processes that ask mounts for their health.
+    pub(crate) askers: Arc<Semaphore>,
     /// What is counted.
     pub metrics: DriverMetrics,
     leaving: AtomicBool,
@@ -73,7 +76,8 @@ impl Driver {
             unserved: Notify::new(),
             silent: Notify::new(),
             unserved_count: watch::Sender::new(0),
-            helpers: Arc::new(Semaphore::new(MAX_HELPERS)),
+            helpers: std::array::from_fn(|_| Arc::new(Semaphore::new(MAX_HELPERS))),
+            askers: Arc::new(Semaphore::new(MAX_HELPERS)),
             metrics: DriverMetrics::default(),
             leaving: AtomicBool::new(false),
             started: Instant::now(),
@@ -84,6 +88,14 @@ impl Driver {
     pub fn look_for_agents(&self) {
         self.unserved.notify_one();
         self.silent.notify_one();
+    }
+
+    /// Places for the helper processes of volumes that are served so.
+    pub(crate) fn helpers_of(&self, mode: Mode) -> &Arc<Semaphore> {
+        match mode {
+            Mode::Node => &self.helpers[0],
+            Mode::Sidecar => &self.helpers[1],
+        }
     }
 
     /// Who may be given the volume now.
@@ -100,7 +112,7 @@ impl Driver {
     pub fn agents_of(&self, volume: &Volume) -> Vec<Agent> {
         match volume.spec.mode {
             Mode::Node => self.broker.live(),
-            Mode::Sidecar => self.pods.current(&volume.spec.identity.pod_uid).into_iter().collect(),
+            Mode::Sidecar => self.pods.linked(&volume.spec.identity.pod_uid).into_iter().collect(),
         }
     }
 

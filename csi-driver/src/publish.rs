@@ -139,8 +139,9 @@ pub async fn publish(driver: &Driver, request: Publish) -> Result<(), PublishErr
         }
     };
     match look(driver, &id, &target).await? {
-        // kubelet brings nothing new for it.
-        Seen::Ours if mode == Mode::Sidecar => {}
+        Seen::Ours if mode == Mode::Sidecar => {
+            sidecar::publish::again(driver, &id, &target, content).await;
+        }
         Seen::Ours => {
             if let Some(content) = republish::refresh(driver, &id, content).await {
                 republish::revive(driver, &id, &target, content, deadline).await;

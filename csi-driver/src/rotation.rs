@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::process::{Child, Command};
-use tokio::sync::OwnedSemaphorePermit;
+use tokio::sync::{OwnedMutexGuard, OwnedSemaphorePermit};
 
 pub use operations::Operation;
 
@@ -30,6 +30,16 @@ const MAX_COMPLAINT_BYTES: u64 = 512;
 
 /// Longest operation in JSON: some thousand names.
 const MAX_OPERATION_BYTES: u64 = 4 << 20;
+
+/// What a helper holds until it is gone: a place among the helpers, and its volume's turn, so that a volume whose
+/// server doesn't answer costs one place.
+#[derive(Debug)]
+pub struct Place {
+    /// Among the helpers.
+    pub place: OwnedSemaphorePermit,
+    /// The volume's.
+    pub turn: OwnedMutexGuard<()>,
+}
 
 /// Why an operation wasn't made.
 #[derive(Debug, thiserror::Error)]
@@ -54,7 +64,7 @@ pub async fn run(
     kubelet_dir: &std::path::Path,
     target: &std::path::Path,
     operation: &Operation,
-    place: OwnedSemaphorePermit,
+    place: Place,
 ) -> Result<(), RotationError> {
     let operation = serde_json::to_vec(operation)
         .map_err(|error| RotationError::Spawn(io::Error::other(error)))?;
@@ -94,7 +104,7 @@ async fn attend(child: &mut Child, operation: &[u8]) -> io::Result<(ExitStatus, 
 }
 
 /// Its owner is the place that it holds: there are few.
-async fn reaped(mut child: Child, place: OwnedSemaphorePermit) {
+async fn reaped(mut child: Child, place: Place) {
     if let Err(error) = child.kill().await {
         tracing::warn!(%error, "a helper can't be ended");
     }

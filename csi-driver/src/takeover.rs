@@ -1,10 +1,13 @@
 //! Volumes whose agent is gone are handed to the next one; those of an earlier driver process are fetched back
-//! from the agents that serve them.
+//! from the agents that serve them. Each volume is tried by a task of its own ([`tries`]): one whose store or agent is
+//! slow keeps no other waiting.
 //!
 //! Invariant: the driver's dup keeps a connection alive between two agents; a volume is handed out again
 //! only if its own agent's link has ended (one that is only silent may wake up and serve on) and a process that isn't that agent (or has lost it) is there.
 //! An agent whose container was restarted has nothing, so it fetches anew with the freshest token, then serves with
 //! `resend`. The next worker of the same supervisor serves on before it is linked: it is only asked whether it does.
+
+mod tries;
 
 use std::os::fd::AsFd;
 use std::sync::Arc;
@@ -13,8 +16,7 @@ use std::time::Duration;
 use sotto_core::identity::VolumeId;
 use sotto_handoff::link::CallError;
 use sotto_handoff::message::Prepare;
-use tokio::sync::Semaphore;
-use tokio::task::JoinSet;
+use tokio::time::Instant;
 
 use crate::broker::Agent;
 use crate::credentials::Credentials;
@@ -24,15 +26,11 @@ use crate::sidecar::{AssignmentError, assignment, remount};
 use crate::unserved::StillAnswering;
 use crate::volume::{Mode, Volume};
 use crate::volumes::Busy;
+use tries::Tries;
 
-/// Volumes handed over at one time.
-const PARALLEL: usize = 16;
 const PREPARE_DEADLINE: Duration = Duration::from_secs(30);
 const SERVE_DEADLINE: Duration = Duration::from_secs(10);
 const TURN_PATIENCE: Duration = Duration::from_secs(1);
-/// Between two tries of what failed: doubled from the first to the last.
-const FIRST_PAUSE: Duration = Duration::from_millis(500);
-const LAST_PAUSE: Duration = Duration::from_secs(30);
 
 /// Why a volume is still unserved.
 #[derive(Debug, thiserror::Error)]
@@ -61,45 +59,29 @@ enum TakeOverError {
 
 /// Hands volumes over whenever an agent comes or goes, until the drain begins.
 pub(crate) async fn run(driver: Arc<Driver>) {
-    let mut changes = driver.broker.changes();
-    let mut pause = FIRST_PAUSE;
+    let mut agents = driver.broker.changes();
+    let mut tries = Tries::default();
     loop {
-        let unserved = restore_all(&driver).await;
-        driver.unserved_count.send_replace(unserved);
-        pause = if unserved == 0 { LAST_PAUSE } else { pause };
+        let next = tries.begin_due(&driver);
         tokio::select! {
-            _ = changes.changed() => pause = FIRST_PAUSE,
-            () = driver.unserved.notified() => pause = FIRST_PAUSE,
-            () = tokio::time::sleep(pause) => pause = (pause * 2).min(LAST_PAUSE),
+            _ = agents.changed() => tries.forget_failures(),
+            () = driver.unserved.notified() => {}
+            Some((volume, is_cared_for)) = tries.ended() => {
+                let agent = driver.volumes.get(&volume).and_then(|it| driver.agent_for(&it));
+                tries.note(volume, is_cared_for, agent);
+                driver.unserved_count.send_replace(tries.count());
+            }
+            () = sleep_until(next) => {}
             () = driver.drain.begun() => return,
         }
     }
 }
 
-/// Returns how many are unserved still.
-async fn restore_all(driver: &Arc<Driver>) -> usize {
-    let permits = Arc::new(Semaphore::new(PARALLEL));
-    let mut tasks = JoinSet::new();
-    let volumes = driver.volumes.all().into_iter();
-    for volume in volumes.filter(|volume| needs_care(volume) && !awaits_sidecar(driver, volume)) {
-        let (driver, permits) = (Arc::clone(driver), Arc::clone(&permits));
-        tasks.spawn(async move {
-            let _permit = permits.acquire().await;
-            restore(&driver, &volume.id).await
-        });
+async fn sleep_until(until: Option<Instant>) {
+    match until {
+        Some(until) => tokio::time::sleep_until(until).await,
+        None => std::future::pending().await,
     }
-    let mut unserved = 0;
-    while let Some(done) = tasks.join_next().await {
-        match done {
-            Ok(true) => {}
-            Ok(false) => unserved += 1,
-            Err(error) => {
-                tracing::error!(%error, "a take-over panicked");
-                unserved += 1;
-            }
-        }
-    }
-    unserved
 }
 
 /// Volumes whose only holder is this process, now or as soon as an agent has left that is about to.

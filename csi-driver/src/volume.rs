@@ -5,6 +5,7 @@
 
 use std::os::fd::OwnedFd;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use serde::{Deserialize, Serialize};
@@ -108,10 +109,15 @@ pub struct Volume {
     pub init: Negotiated,
     /// What is done while nobody serves; locked while the connection is being given to an agent.
     pub(crate) silence: tokio::sync::Mutex<Silence>,
+    /// When sotto-node may be asked about its class again.
+    pub(crate) may_ask: tokio::sync::Mutex<Instant>,
+    /// Held while a process asks the mount for its health, until that process is gone.
+    pub(crate) health: Arc<tokio::sync::Mutex<()>>,
     /// Held while a helper makes the file-system operations of a rotation: one at a time.
     pub(crate) operations: Arc<tokio::sync::Mutex<()>>,
     state: Mutex<State>,
     is_ending: watch::Sender<bool>,
+    is_nudged: AtomicBool,
 }
 
 /// A volume is being unpublished: nothing may keep its turn. Dropped, that is over.
@@ -162,9 +168,12 @@ impl Volume {
             spec,
             init,
             silence: tokio::sync::Mutex::default(),
+            may_ask: tokio::sync::Mutex::new(Instant::now()),
+            health: Arc::default(),
             operations: Arc::default(),
             state: Mutex::new(state),
             is_ending: watch::Sender::new(false),
+            is_nudged: AtomicBool::new(false),
         }
     }
 
@@ -203,8 +212,19 @@ impl Volume {
         let _ = self.is_ending.subscribe().wait_for(|ending| *ending).await;
     }
 
+    /// Whoever looks for its next server is not to wait any longer.
+    pub(crate) fn nudge(&self) {
+        self.is_nudged.store(true, Ordering::Release);
+    }
+
+    /// Whether it was nudged since this was last asked.
+    pub(crate) fn take_nudge(&self) -> bool {
+        self.is_nudged.swap(false, Ordering::AcqRel)
+    }
+
     /// Keeps the freshest credentials; the older ones are wiped.
     pub fn keep_credentials(&self, credentials: Credentials) {
+        self.nudge();
         self.with(|state| state.credentials = Some(Arc::new(credentials)));
     }
 

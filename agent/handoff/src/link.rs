@@ -193,10 +193,14 @@ async fn run<H: Handler>(
     let mut requests = JoinSet::new();
     loop {
         tokio::select! {
-            received = shared.connection.receive() => match received {
+            // A peer that asks and doesn't read its answers is not listened to until it does.
+            received = shared.connection.receive(), if requests.len() < 2 * max_requests => match received {
                 Ok(received) if received.frame.answer => deliver(&shared, received),
-                Ok(received) => {
+                Ok(mut received) => {
                     let permit = Arc::clone(&permits).try_acquire_owned().ok();
+                    if permit.is_none() {
+                        received.fd = None;
+                    }
                     requests.spawn(work(Arc::clone(&shared), Arc::clone(&handler), received, permit));
                 }
                 Err(error) => return LinkEnd(error),

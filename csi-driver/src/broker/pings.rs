@@ -66,7 +66,7 @@ fn served_by(driver: &Driver, agent: &Agent) -> Vec<Arc<Volume>> {
 /// for all of them.
 async fn leaves_readers_waiting(driver: &Driver, agent: &Agent) -> bool {
     match served_by(driver, agent).first() {
-        Some(volume) => mount_health::is_silent(driver.kubelet.path(), &volume.target).await,
+        Some(volume) => mount_health::is_silent(driver, volume).await,
         None => true,
     }
 }

@@ -17,8 +17,6 @@ use sotto_handoff::message::{
 };
 use sotto_handoff::refusal::Refusal;
 use sotto_runtime::metrics;
-use tokio::sync::Mutex;
-use tokio::time::Instant;
 
 use crate::driver::{Driver, blocking};
 use crate::mountinfo::{self, Mount};
@@ -31,8 +29,6 @@ use crate::volume::{Mode, Volume, VolumeSpec};
 const HELD_LOOK: Duration = Duration::from_millis(50);
 /// How long an agent that leaves is kept for them.
 const HELD_PATIENCE: Duration = Duration::from_secs(15);
-/// Between two resolutions for one sidecar.
-const RESOLVE_INTERVAL: Duration = Duration::from_secs(1);
 /// How long an agent is waited for that is just being given a volume.
 const GIVING_PATIENCE: Duration = Duration::from_secs(1);
 /// How long a request waits for a place for its helper process.
@@ -62,13 +58,11 @@ pub(crate) struct Requests {
     driver: Arc<Driver>,
     instance: Arc<str>,
     scope: Scope,
-    /// Until a sidecar may have its class resolved again.
-    resolve_at: Mutex<Instant>,
 }
 
 impl Requests {
     pub(crate) fn new(driver: Arc<Driver>, instance: Arc<str>, scope: Scope) -> Self {
-        Self { driver, instance, scope, resolve_at: Mutex::new(Instant::now()) }
+        Self { driver, instance, scope }
     }
 
     /// The volume, if this agent serves it.
@@ -105,7 +99,8 @@ impl Requests {
     ) -> Result<(), Refusal> {
         let internal = |error: &RotationError| Refusal::new(Code::Internal, &error.to_string());
         let turn = Arc::clone(&volume.operations).lock_owned();
-        let place = async { (turn.await, Arc::clone(&self.driver.helpers).acquire_owned().await) };
+        let places = Arc::clone(self.driver.helpers_of(volume.spec.mode));
+        let place = async { (turn.await, places.acquire_owned().await) };
         let Ok((turn, Ok(place))) = tokio::time::timeout(PLACE_PATIENCE, place).await else {
             let busy = "every helper process of the driver is busy, or hangs in a volume that nobody answers";
             return Err(Refusal::new(Code::Unavailable, busy));
@@ -113,11 +108,11 @@ impl Requests {
         let (kubelet, target) = (Arc::clone(&self.driver.kubelet), volume.target.relative());
         let (told, done) = tokio::sync::oneshot::channel();
         self.driver.drain.spawn(async move {
+            let place = rotation::Place { place, turn };
             let done = rotation::run(kubelet.path(), &target, &operation, place).await;
             if done.is_ok() {
                 turned();
             }
-            drop(turn);
             // Whoever asked may be gone.
             let _ = told.send(done);
         });
@@ -177,7 +172,13 @@ impl Requests {
         let all = async {
             let missing =
                 |volume: &Arc<Volume>| self.scope.covers(&volume.spec) && !volume.is_held();
-            while self.driver.volumes.all().iter().any(missing) {
+            loop {
+                let volumes = self.driver.volumes.all();
+                let missing: Vec<_> = volumes.iter().filter(|volume| missing(volume)).collect();
+                if missing.is_empty() {
+                    return;
+                }
+                missing.iter().for_each(|volume| volume.nudge());
                 self.driver.look_for_agents();
                 tokio::time::sleep(HELD_LOOK).await;
             }
@@ -187,12 +188,8 @@ impl Requests {
         }
     }
 
-    /// One at a time and no faster than any volume refreshes: each may be a question to the API server.
     async fn resolve(&self, volume: &str) -> Result<Answer, Refusal> {
         let volume = self.own(volume).await?;
-        let mut at = self.resolve_at.lock().await;
-        tokio::time::sleep_until(*at).await;
-        *at = Instant::now() + RESOLVE_INTERVAL;
         let assignment = Some(assignment::anew(&self.driver, &volume).await?);
         Ok(Body::Resolved(Resolved { assignment }).into())
     }

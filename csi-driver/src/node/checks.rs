@@ -126,6 +126,8 @@ pub struct Handoff {
     pub target: TargetPath,
     /// Whose.
     pub identity: WorkloadIdentity,
+    /// SELinux context of what it shows.
+    pub context: Option<String>,
 }
 
 /// NodePublishVolume of the driver for sidecars, checked.
@@ -194,8 +196,11 @@ pub fn injected(request: NodePublishVolumeRequest, driver: &Driver) -> Result<In
     let content = match SidecarAttributes::parse(&volume_context, &driver.settings.node_name) {
         Ok(SidecarAttributes::Handoff(identity)) => {
             same_pod(&target, &identity)?;
-            context_of(capability.flags, driver)?;
-            return Ok(Injected::Handoff(Handoff { id, target, identity }));
+            let context = context_of(capability.flags, driver)?;
+            if has_secrets {
+                return Err(Invalid::Unwanted);
+            }
+            return Ok(Injected::Handoff(Handoff { id, target, identity, context }));
         }
         Ok(SidecarAttributes::Secrets(attributes)) => spec(attributes, capability, &target, driver),
         Err(error) => Err(error.into()),

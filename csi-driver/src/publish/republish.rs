@@ -108,7 +108,11 @@ pub(super) async fn revive(
             volume.set_trouble(Some(text.to_owned()));
         }
     };
-    if !mount_health::is_dead(driver.kubelet.path(), target).await {
+    let is_dead = match driver.volumes.get(id) {
+        Some(volume) => mount_health::is_dead(driver, &volume).await,
+        None => mount_health::is_dead_at(driver, target).await,
+    };
+    if !is_dead {
         tracing::warn!(volume = %id, "sotto-node does not know a volume whose mount is not dead");
         trouble("sotto-node does not serve this volume");
         return;

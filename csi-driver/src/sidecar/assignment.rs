@@ -7,6 +7,7 @@ use std::time::Duration;
 use sotto_handoff::link::CallError;
 use sotto_handoff::message::{Assignment, Code, Resolve};
 use sotto_handoff::refusal::Refusal;
+use tokio::time::Instant;
 
 use crate::broker::{Agent, NoAgent};
 use crate::driver::Driver;
@@ -18,6 +19,8 @@ use crate::volume::{Volume, VolumeSpec};
 const RESOLVE_DEADLINE: Duration = Duration::from_secs(20);
 /// So young it need not be asked again: a sidecar starts right after its volume was published.
 const YOUNG: Duration = Duration::from_secs(60);
+/// Between two questions about one volume.
+const INTERVAL: Duration = Duration::from_secs(1);
 
 /// Why it isn't known.
 #[derive(Debug, thiserror::Error)]
@@ -73,8 +76,12 @@ pub(crate) async fn current(
     }
 }
 
-/// What sotto-node says now.
+/// What sotto-node says now. One question at a time and one a second for each volume, whoever wants it: it may be
+/// one to the API server.
 pub(crate) async fn anew(driver: &Driver, volume: &Volume) -> Result<Assignment, AssignmentError> {
+    let mut may_ask = volume.may_ask.lock().await;
+    tokio::time::sleep_until(*may_ask).await;
+    *may_ask = Instant::now() + INTERVAL;
     let agent = driver.broker.current().ok_or(NoAgent)?;
     let assignment = resolve(&agent, &volume.spec).await?;
     volume.keep_assignment(assignment.clone());
@@ -84,7 +91,13 @@ pub(crate) async fn anew(driver: &Driver, volume: &Volume) -> Result<Assignment,
 fn is_outage(error: &AssignmentError) -> bool {
     match error {
         AssignmentError::Agent(CallError::Refused(refusal)) => {
-            matches!(refusal.code(), Code::Unavailable | Code::DeadlineExceeded)
+            matches!(
+                refusal.code(),
+                Code::Unavailable
+                    | Code::DeadlineExceeded
+                    | Code::ResourceExhausted
+                    | Code::Unimplemented
+            )
         }
         AssignmentError::NoAgent(_) | AssignmentError::Agent(_) => true,
         AssignmentError::Empty => false,

@@ -7,7 +7,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{AtFlags, CWD, Mode, OFlags};
+use rustix::fs::{AtFlags, CWD, Mode, OFlags, XattrFlags};
 use rustix::io::Errno;
 use rustix::mount::{MoveMountFlags, move_mount};
 use sotto_core::identity::PodUid;
@@ -20,6 +20,11 @@ const PODS: &str = "pods";
 pub(super) const SOCKET: &str = "handoff.sock";
 /// Passable, for sidecars of pods whose users are mapped too; what counts is who connects.
 const MODE: Mode = Mode::from_raw_mode(0o755);
+/// Which pods there are is nobody's business.
+const PASSABLE: Mode = Mode::from_raw_mode(0o711);
+const LABEL: &str = "security.selinux";
+/// What containers may use, on nodes where kubelet names no context.
+pub(super) const CONTAINERS_LABEL: &str = "system_u:object_r:container_file_t:s0";
 
 fn path(run_dir: &Path, pod: &PodUid) -> PathBuf {
     run_dir.join(PODS).join(pod.as_str())
@@ -32,12 +37,22 @@ pub(super) fn socket(run_dir: &Path, pod: &PodUid) -> PathBuf {
 
 /// Makes the pod's directory, or takes the one that is there.
 pub(super) fn make(run_dir: &Path, pod: &PodUid) -> io::Result<()> {
-    for directory in [run_dir.join(PODS), path(run_dir, pod)] {
+    for (directory, mode) in [(run_dir.join(PODS), PASSABLE), (path(run_dir, pod), MODE)] {
         match rustix::fs::mkdir(&directory, Mode::RWXU) {
             Ok(()) | Err(Errno::EXIST) => {}
             Err(error) => return Err(error.into()),
         }
-        rustix::fs::fchmod(open_at(&directory)?, MODE)?;
+        rustix::fs::fchmod(open_at(&directory)?, mode)?;
+    }
+    Ok(())
+}
+
+/// Gives directory and socket an SELinux label: a container may not connect to what has the run directory's.
+pub(super) fn label(run_dir: &Path, pod: &PodUid, label: &str) -> io::Result<()> {
+    // With the zero that ends it, as the kernel has it.
+    let label = [label.as_bytes(), &[0]].concat();
+    for place in [path(run_dir, pod), socket(run_dir, pod)] {
+        rustix::fs::lsetxattr(&place, LABEL, &label, XattrFlags::empty())?;
     }
     Ok(())
 }

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use sotto_core::identity::{PodUid, VolumeId};
 
-use super::directory::{self, Shown};
+use super::directory::{self, CONTAINERS_LABEL, Shown};
 use super::listener;
 use crate::driver::{Driver, blocking};
 use crate::mount::{self, End};
@@ -19,10 +19,14 @@ use crate::node::checks::Handoff;
 use crate::publish::PublishError;
 use crate::target::{TargetPath, is_gone};
 use crate::unpublish::{UnpublishError, clear};
-use crate::volume::Mode;
+use crate::volume::{Ending, Mode};
+use crate::volumes::{Busy, Turn};
 
 /// How long a call waits for another one of the same volume.
 const TURN_PATIENCE: Duration = Duration::from_secs(10);
+
+/// Between two tries to open a socket at start.
+const OPEN_PAUSE: Duration = Duration::from_secs(5);
 
 /// What mountinfo shows at the target.
 enum Seen {
@@ -36,33 +40,48 @@ enum Seen {
 /// # Errors
 /// Why it isn't; nothing is left then.
 pub async fn publish(driver: &Arc<Driver>, request: Handoff) -> Result<(), PublishError> {
-    let Handoff { id, target, identity } = request;
-    let _turn = driver.volumes.turn(&id, TURN_PATIENCE).await?;
+    let Handoff { id, target, identity, context } = request;
     let pod = identity.pod_uid.clone();
+    let turn = pods_turn(driver, &pod).await;
     match seen(driver, &target, &pod).await.map_err(PublishError::MountTable)? {
-        Seen::Ours => listener::open(driver, &pod, Some(&id)).await.map_err(PublishError::Handoff),
+        // An error would cost the pod its directory (kubernetes#121271).
+        Seen::Ours => {
+            if let Err(error) = listener::open(driver, &pod, Some(&id)).await {
+                tracing::error!(volume = %id, %error, "the pod's socket can't be opened");
+            }
+            return Ok(());
+        }
         Seen::Foreign => {
             tracing::warn!(volume = %id, %target, "something else is on the target: it is left as it is");
-            Ok(())
+            return Ok(());
         }
-        Seen::Nothing => {
-            if driver.is_leaving() {
-                return Err(PublishError::Leaving);
-            }
-            if is_shown(driver, &pod).await.map_err(PublishError::MountTable)? {
-                return Err(PublishError::SecondHandoff);
-            }
-            if driver.pods.count() >= driver.settings.max_volumes {
-                return Err(PublishError::Full(driver.pods.count()));
-            }
-            let shown = show(driver, &id, &target, &pod).await;
-            if shown.is_err() {
-                take_away(driver, &target, &pod).await;
-            } else {
-                tracing::info!(volume = %id, %target, pod = %identity, "the sidecar's socket is shown");
-            }
-            shown
-        }
+        Seen::Nothing => {}
+    }
+    let _turn = turn?;
+    if driver.is_leaving() {
+        return Err(PublishError::Leaving);
+    }
+    if is_shown(driver, &pod).await.map_err(PublishError::MountTable)? {
+        return Err(PublishError::SecondHandoff);
+    }
+    if driver.pods.count() >= driver.settings.max_volumes {
+        return Err(PublishError::Full(driver.pods.count()));
+    }
+    let shown = show(driver, &id, &target, (&pod, context)).await;
+    if shown.is_err() {
+        take_away(driver, &target, &pod).await;
+    } else {
+        tracing::info!(volume = %id, %target, pod = %identity, "the sidecar's socket is shown");
+    }
+    shown
+}
+
+/// One call at a time for each pod, whatever the volume's id: a second volume would share the directory.
+async fn pods_turn<'a>(driver: &'a Driver, pod: &PodUid) -> Result<Turn<'a>, Busy> {
+    // kubelet's own ids begin otherwise.
+    match VolumeId::parse(format!("handoff-of-{pod}")) {
+        Ok(key) => driver.volumes.turn(&key, TURN_PATIENCE).await,
+        Err(_) => Err(Busy),
     }
 }
 
@@ -94,12 +113,16 @@ async fn show(
     driver: &Arc<Driver>,
     id: &VolumeId,
     target: &TargetPath,
-    pod: &PodUid,
+    (pod, context): (&PodUid, Option<String>),
 ) -> Result<(), PublishError> {
     listener::open(driver, pod, Some(id)).await.map_err(PublishError::Handoff)?;
     let (kubelet, run_dir) = (Arc::clone(&driver.kubelet), driver.settings.run_dir.clone());
     let (target, pod) = (target.clone(), pod.clone());
+    let label = driver.settings.has_selinux.then(|| context.unwrap_or(CONTAINERS_LABEL.to_owned()));
     blocking(move || {
+        if let Some(label) = label {
+            directory::label(&run_dir, &pod, &label).map_err(PublishError::Handoff)?;
+        }
         let parent = kubelet.open_parent(&target);
         let parent = parent.map_err(|error| PublishError::Target(target.clone(), error))?;
         let directory = parent.make_target().map_err(PublishError::Attach)?;
@@ -142,10 +165,11 @@ pub async fn unpublish(
     id: VolumeId,
     target: TargetPath,
 ) -> Result<(), UnpublishError> {
-    let _turn = driver.volumes.turn(&id, TURN_PATIENCE).await?;
+    let _turn = pods_turn(driver, target.pod_uid()).await?;
     let failed = |error| UnpublishError::Target(target.clone(), error);
     let pod = target.pod_uid().clone();
-    end_connections(driver, &pod).await.map_err(failed)?;
+    // From here on nobody mounts the pod's secrets anew.
+    let _ending = end_connections(driver, &pod).await.map_err(failed)?;
     clear(driver, &target).await.map_err(failed)?;
     listener::close(driver, &pod).await.map_err(failed)?;
     tracing::info!(volume = %id, %target, "the sidecar's socket is gone");
@@ -154,11 +178,13 @@ pub async fn unpublish(
 
 /// By force: whoever waits there, kubelet too, gets an error now. A mount that nobody uses goes at once; of one
 /// that is in use only the connection ends.
-async fn end_connections(driver: &Driver, pod: &PodUid) -> io::Result<()> {
+async fn end_connections(driver: &Driver, pod: &PodUid) -> io::Result<Vec<Ending>> {
+    let mut endings = Vec::new();
     for volume in driver.volumes.all() {
         if volume.spec.mode != Mode::Sidecar || volume.spec.identity.pod_uid != *pod {
             continue;
         }
+        endings.push(volume.ending());
         let (kubelet, target) = (Arc::clone(&driver.kubelet), volume.target.clone());
         let ended = blocking(move || match kubelet.open_parent(&target) {
             Ok(parent) => mount::end(&parent, End::Connection),
@@ -168,7 +194,7 @@ async fn end_connections(driver: &Driver, pod: &PodUid) -> io::Result<()> {
         ended.await?;
         tracing::info!(volume = %volume.id, "its pod has ended: its connection is ended");
     }
-    Ok(())
+    Ok(endings)
 }
 
 /// At start: the sockets of pods that have them are opened again, and what is left of others is removed.
@@ -185,11 +211,35 @@ pub(crate) async fn resume(driver: &Arc<Driver>) -> io::Result<()> {
     })
     .await?;
     for pod in shown {
-        listener::open(driver, &pod, None).await?;
+        if let Err(error) = listener::open(driver, &pod, None).await {
+            tracing::error!(%pod, %error, "the pod's socket can't be opened: it is tried again");
+            driver.drain.spawn(open_later(Arc::clone(driver), pod));
+        }
     }
     for pod in left {
         tracing::warn!(%pod, "the rest of a sidecar's socket is removed");
-        listener::close(driver, &pod).await?;
+        if let Err(error) = listener::close(driver, &pod).await {
+            tracing::warn!(%pod, %error, "it stays");
+        }
     }
     Ok(())
+}
+
+/// kubelet doesn't publish it again.
+async fn open_later(driver: Arc<Driver>, pod: PodUid) {
+    loop {
+        tokio::select! {
+            () = tokio::time::sleep(OPEN_PAUSE) => {}
+            () = driver.drain.begun() => return,
+        }
+        let _turn = pods_turn(&driver, &pod).await;
+        match is_shown(&driver, &pod).await {
+            Ok(true) => {}
+            Ok(false) => return,
+            Err(_) => continue,
+        }
+        if listener::open(&driver, &pod, None).await.is_ok() {
+            return;
+        }
+    }
 }

@@ -68,6 +68,8 @@ pub(super) async fn open(
     match listener {
         Ok(listener) => {
             driver.drain.spawn(serve(Arc::clone(driver), pod.clone(), listener, end));
+            // The pod's volume may have been waiting for its socket.
+            driver.look_for_agents();
             Ok(())
         }
         Err(error) => {
@@ -104,6 +106,7 @@ async fn serve(driver: Arc<Driver>, pod: PodUid, listener: Listener, mut end: wa
                     }
                 });
             }
+            (Ok(_), Err(_)) if !driver.pods.may_tell(&pod) => {}
             (Ok(_), Err(_)) => {
                 tracing::warn!(%pod, "too many processes are connected to the pod's socket: one is turned away");
             }
@@ -122,7 +125,14 @@ async fn attend(
     _permit: OwnedSemaphorePermit,
 ) {
     if let Err(stranger) = admitted(driver, pod, &connection) {
-        return refuse(driver, pod, &stranger);
+        return match stranger {
+            // A probe that was ended, as likely as not.
+            StrangerError::Gone(_) => tracing::debug!(%pod, error = %stranger, "nobody came"),
+            StrangerError::Peer(_)
+            | StrangerError::Unseen
+            | StrangerError::InNoPod(_)
+            | StrangerError::OtherPod { .. } => refuse(driver, pod, &stranger),
+        };
     }
     let asking = match handshake::asked(&connection).await {
         Ok(asking) => asking,
@@ -166,7 +176,7 @@ async fn turn_away(driver: &Driver, pod: &PodUid, asking: Asking<'_>, why: &(dyn
 }
 
 fn comes_to_nothing(pod: &PodUid, error: &HandshakeError) {
-    tracing::warn!(%pod, %error, "a connection to the pod's socket comes to nothing");
+    tracing::debug!(%pod, %error, "a connection to the pod's socket comes to nothing");
 }
 
 fn admitted(driver: &Driver, pod: &PodUid, connection: &Connection) -> Result<(), StrangerError> {
@@ -250,6 +260,9 @@ fn volumes(driver: &Driver, pod: &PodUid) -> Vec<Arc<Volume>> {
 }
 
 fn refuse(driver: &Driver, pod: &PodUid, why: &dyn Error) {
+    if !driver.pods.may_tell(pod) {
+        return;
+    }
     tracing::warn!(%pod, error = %why, "a process is refused at the pod's socket");
     match volumes(driver, pod).first() {
         Some(volume) => notices::handoff_refused(driver, &volume.spec, why),

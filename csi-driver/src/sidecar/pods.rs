@@ -4,12 +4,18 @@
 //! or if it is of the same instance: another worker of the same supervisor.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 use sotto_core::identity::{PodUid, VolumeId};
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 use crate::broker::Agent;
+
+/// Between two things said about who was refused at one pod's socket.
+const TELL_INTERVAL: Duration = Duration::from_secs(10);
 
 /// The pod has another sidecar already.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -20,6 +26,7 @@ pub struct Taken;
 #[derive(Debug, Default)]
 pub struct Pods {
     table: Mutex<HashMap<PodUid, Pod>>,
+    claims: AtomicU64,
 }
 
 #[derive(Debug)]
@@ -27,15 +34,50 @@ struct Pod {
     /// The volume that shows its socket; `None` after a restart of this process.
     volume: Option<VolumeId>,
     sidecar: Option<Sidecar>,
+    told: Option<Instant>,
     /// Its end closes the socket.
     _open: watch::Sender<()>,
 }
 
 #[derive(Debug)]
 enum Sidecar {
-    /// It is being welcomed.
-    Coming(String),
+    /// It is being welcomed, by this claim; the one before stays until it is.
+    Coming {
+        claim: u64,
+        instance: String,
+        before: Option<Agent>,
+    },
     Here(Agent),
+}
+
+impl Pod {
+    fn is_claimed_by(&self, number: u64) -> bool {
+        matches!(&self.sidecar, Some(Sidecar::Coming { claim, .. }) if *claim == number)
+    }
+}
+
+impl Sidecar {
+    fn agent(&self) -> Option<&Agent> {
+        match self {
+            Self::Coming { before, .. } => before.as_ref(),
+            Self::Here(agent) => Some(agent),
+        }
+    }
+
+    fn into_agent(self) -> Option<Agent> {
+        match self {
+            Self::Coming { before, .. } => before,
+            Self::Here(agent) => Some(agent),
+        }
+    }
+
+    /// Whether a process of `instance` has to wait for this one's end.
+    fn keeps_out(&self, instance: &str) -> bool {
+        match self {
+            Self::Coming { instance: other, .. } => other != instance,
+            Self::Here(agent) => agent.is_live() && *agent.instance() != *instance,
+        }
+    }
 }
 
 /// The right to be a pod's sidecar, until [`Self::take`] or its drop.
@@ -43,7 +85,7 @@ enum Sidecar {
 pub struct Claim<'a> {
     pods: &'a Pods,
     pod: PodUid,
-    instance: String,
+    number: u64,
 }
 
 impl Pods {
@@ -56,7 +98,7 @@ impl Pods {
             }
             None => {
                 let (open, end) = watch::channel(());
-                let added = Pod { volume: volume.cloned(), sidecar: None, _open: open };
+                let added = Pod { volume: volume.cloned(), sidecar: None, told: None, _open: open };
                 table.insert(pod.clone(), added);
                 Some(end)
             }
@@ -85,9 +127,32 @@ impl Pods {
     /// The pod's sidecar, if it answers and stays.
     #[must_use]
     pub fn current(&self, pod: &PodUid) -> Option<Agent> {
-        self.with(|table| match table.get(pod)?.sidecar.as_ref()? {
-            Sidecar::Here(agent) => Some(agent.clone()).filter(Agent::takes),
-            Sidecar::Coming(_) => None,
+        self.linked(pod).filter(Agent::takes)
+    }
+
+    /// The pod's sidecar, if it answers: one that is about to end may hold what nobody else does.
+    #[must_use]
+    pub fn linked(&self, pod: &PodUid) -> Option<Agent> {
+        self.with(|table| table.get(pod)?.sidecar.as_ref()?.agent().cloned()).filter(Agent::answers)
+    }
+
+    /// Whether the pod's socket is open.
+    #[must_use]
+    pub fn has(&self, pod: &PodUid) -> bool {
+        self.with(|table| table.contains_key(pod))
+    }
+
+    /// Whether something may be said about the pod again, to the log and to its author: whoever is refused may come
+    /// again and again.
+    pub fn may_tell(&self, pod: &PodUid) -> bool {
+        let now = Instant::now();
+        self.with(|table| {
+            let Some(known) = table.get_mut(pod) else { return false };
+            let may = known.told.is_none_or(|told| now >= told + TELL_INTERVAL);
+            if may {
+                known.told = Some(now);
+            }
+            may
         })
     }
 
@@ -98,25 +163,22 @@ impl Pods {
     pub fn claim(&self, pod: &PodUid, instance: &str) -> Result<Claim<'_>, Taken> {
         self.with(|table| {
             let known = table.get_mut(pod).ok_or(Taken)?;
-            let is_free = match &known.sidecar {
-                None => true,
-                Some(Sidecar::Coming(other)) => other == instance,
-                Some(Sidecar::Here(agent)) => !agent.is_live() || *agent.instance() == *instance,
-            };
-            if !is_free {
+            if known.sidecar.as_ref().is_some_and(|it| it.keeps_out(instance)) {
                 return Err(Taken);
             }
-            known.sidecar = Some(Sidecar::Coming(instance.to_owned()));
-            Ok(Claim { pods: self, pod: pod.clone(), instance: instance.to_owned() })
+            let number = self.claims.fetch_add(1, Ordering::Relaxed);
+            let before = known.sidecar.take().and_then(Sidecar::into_agent);
+            let instance = instance.to_owned();
+            known.sidecar = Some(Sidecar::Coming { claim: number, instance, before });
+            Ok(Claim { pods: self, pod: pod.clone(), number })
         })
     }
 
     /// The sidecar is about to end.
     pub fn leaves(&self, pod: &PodUid, instance: &str) {
         self.with(|table| {
-            if let Some(Sidecar::Here(agent)) = table.get(pod).and_then(|pod| pod.sidecar.as_ref())
-                && *agent.instance() == *instance
-            {
+            let agent = table.get(pod).and_then(|pod| pod.sidecar.as_ref()?.agent());
+            if let Some(agent) = agent.filter(|agent| *agent.instance() == *instance) {
                 agent.set_leaving();
             }
         });
@@ -131,7 +193,9 @@ impl Claim<'_> {
     /// The pod's sidecar from now on.
     pub fn take(self, agent: Agent) {
         self.pods.with(|table| {
-            if let Some(pod) = table.get_mut(&self.pod) {
+            if let Some(pod) = table.get_mut(&self.pod)
+                && pod.is_claimed_by(self.number)
+            {
                 pod.sidecar = Some(Sidecar::Here(agent));
             }
         });
@@ -142,9 +206,9 @@ impl Drop for Claim<'_> {
     fn drop(&mut self) {
         self.pods.with(|table| {
             if let Some(pod) = table.get_mut(&self.pod)
-                && matches!(&pod.sidecar, Some(Sidecar::Coming(instance)) if *instance == self.instance)
+                && pod.is_claimed_by(self.number)
             {
-                pod.sidecar = None;
+                pod.sidecar = pod.sidecar.take().and_then(Sidecar::into_agent).map(Sidecar::Here);
             }
         });
     }
@@ -203,6 +267,30 @@ mod tests {
         drop(claim);
         assert!(pods.claim(&uid("uid-1"), "two").is_ok());
         assert_eq!(pods.claim(&uid("uid-2"), "two").err(), Some(Taken), "no such pod");
+    }
+
+    #[tokio::test]
+    async fn one_that_is_never_welcomed_displaces_nobody() {
+        let pods = Pods::default();
+        let _end = pods.add(&uid("uid-1"), None).unwrap();
+        let (first, _other_end, _task) = agent("one");
+        pods.claim(&uid("uid-1"), "one").unwrap().take(first);
+        let claim = pods.claim(&uid("uid-1"), "one").unwrap();
+        assert!(pods.linked(&uid("uid-1")).is_some(), "the one before serves on meanwhile");
+        let later = pods.claim(&uid("uid-1"), "one").unwrap();
+        drop(claim);
+        assert_eq!(pods.claim(&uid("uid-1"), "two").err(), Some(Taken));
+        drop(later);
+        assert!(pods.current(&uid("uid-1")).is_some());
+        assert_eq!(pods.claim(&uid("uid-1"), "two").err(), Some(Taken));
+    }
+
+    #[test]
+    fn a_pod_is_told_of_strangers_now_and_then() {
+        let pods = Pods::default();
+        let _end = pods.add(&uid("uid-1"), None).unwrap();
+        assert!(pods.may_tell(&uid("uid-1")) && !pods.may_tell(&uid("uid-1")));
+        assert!(!pods.may_tell(&uid("uid-2")), "no such pod");
     }
 
     #[test]

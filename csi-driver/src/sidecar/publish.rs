@@ -10,6 +10,9 @@ use sotto_core::identity::VolumeId;
 
 use super::assignment;
 use crate::driver::Driver;
+use crate::mount_health;
+use crate::node::checks::{Content, Invalid};
+use crate::notices;
 use crate::publish::{Place, PublishError, attach, create, unmake};
 use crate::target::{Parent, TargetPath};
 use crate::volume::{Volume, VolumeSpec};
@@ -40,6 +43,40 @@ pub(crate) async fn first(
             unmake(driver, &id, parent).await;
             Err(error)
         }
+    }
+}
+
+/// A publish of what is mounted already, as kubelet repeats it after its own restart. No error, whatever is wrong:
+/// kubelet would delete the mount's directory.
+pub(crate) async fn again(
+    driver: &Driver,
+    id: &VolumeId,
+    target: &TargetPath,
+    content: Result<Content, Invalid>,
+) {
+    let spec = match content {
+        Ok(content) => content.spec,
+        Err(error) => {
+            tracing::warn!(volume = %id, %error, "a republish is not as it should be");
+            return;
+        }
+    };
+    // kubelet brings nothing new for a volume that is known.
+    if driver.volumes.get(id).is_some() {
+        return;
+    }
+    if !mount_health::is_dead_at(driver, target).await {
+        tracing::error!(volume = %id, %target, "a mount is not in the journal, and not dead: restart its pod");
+        return;
+    }
+    let made = (id, target, Place::OverDead);
+    match mounted(driver, made, spec).await {
+        Ok(volume) => {
+            tracing::warn!(volume = %id, %target, "a dead mount that no journal knew is mounted afresh");
+            notices::mounted_anew(driver, &volume.spec);
+            driver.look_for_agents();
+        }
+        Err(error) => tracing::warn!(volume = %id, %error, "a dead volume is not mounted afresh"),
     }
 }
 

@@ -1,5 +1,7 @@
 //! The driver is killed at each step of an injected pod's start: the next one goes on from there.
 
+use sotto_handoff::message::{State, frame::Body};
+
 use crate::agent::{Agent, Behaviour};
 use crate::driver_process::DriverProcess;
 use crate::machine::Machine;
@@ -14,6 +16,14 @@ const STEPS: [&str; 3] = ["secrets", "handoff", "sidecar"];
 async fn sidecar(machine: &Machine, instance: &str) -> Agent {
     let handoff = machine.target_of(POD, "handoff");
     Agent::sidecar(&handoff, instance, Behaviour::default()).await.unwrap()
+}
+
+async fn probed(machine: &Machine) -> bool {
+    let probe = Agent::probe(&machine.target_of(POD, "handoff")).await;
+    match probe.ask(Body::State(State {})).await.unwrap() {
+        Body::StateIs(state) => state.served,
+        other => panic!("{other:?}"),
+    }
 }
 
 async fn read(machine: &Machine) -> std::io::Result<String> {
@@ -38,6 +48,10 @@ async fn delivered_though_killed(killed_after: usize) {
             "sidecar" => connected = Some(sidecar(&machine, "sidecar").await),
             volume => machine.inject(&format!("csi-{volume}"), POD, volume).await.unwrap(),
         }
+    }
+    // As the startup probe: no container that reads starts sooner.
+    while !probed(&machine).await {
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
     }
     assert_eq!(read(&machine).await.unwrap(), "sidecar", "killed after {killed_after} steps");
     drop(connected);
