@@ -4,6 +4,7 @@
 
 use std::time::Duration;
 
+use sotto_core::identity::VolumeId;
 use sotto_handoff::link::CallError;
 use sotto_handoff::message::{Assignment, Code, Resolve};
 use sotto_handoff::refusal::Refusal;
@@ -48,9 +49,11 @@ impl From<AssignmentError> for Refusal {
 /// Asks sotto-node about a pod's class.
 pub(crate) async fn resolve(
     agent: &Agent,
+    id: &VolumeId,
     spec: &VolumeSpec,
 ) -> Result<Assignment, AssignmentError> {
     let request = Resolve {
+        volume_id: id.as_str().to_owned(),
         pod: Some(notices::pod(spec)),
         secret_provider_class: spec.class.as_str().to_owned(),
         ..Resolve::default()
@@ -83,7 +86,7 @@ pub(crate) async fn anew(driver: &Driver, volume: &Volume) -> Result<Assignment,
     tokio::time::sleep_until(*may_ask).await;
     *may_ask = Instant::now() + INTERVAL;
     let agent = driver.broker.current().ok_or(NoAgent)?;
-    let assignment = resolve(&agent, &volume.spec).await?;
+    let assignment = resolve(&agent, &volume.id, &volume.spec).await?;
     volume.keep_assignment(assignment.clone());
     Ok(assignment)
 }

@@ -28,7 +28,7 @@ pub(crate) async fn first(
     parent: Arc<Parent>,
 ) -> Result<(), PublishError> {
     let agent = driver.broker.wait(driver.settings.agent_patience).await?;
-    let assignment = assignment::resolve(&agent, &spec).await?;
+    let assignment = assignment::resolve(&agent, &id, &spec).await?;
     spec.own_users = assignment.own_users;
     let place = Place::New(Arc::clone(&parent));
     match mounted(driver, (&id, &target, place), spec).await {

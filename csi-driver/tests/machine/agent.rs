@@ -29,7 +29,7 @@ pub(crate) enum Asked {
     Token { volume: String, tokens: String },
     Release { volume: String },
     Return { volume: String },
-    Resolve { pod: String, class: String },
+    Resolve { volume: String, pod: String, class: String },
     Notice { reason: String },
 }
 
@@ -305,6 +305,7 @@ impl Handler for Requests {
             }
             Body::Resolve(resolve) => {
                 state.note(Asked::Resolve {
+                    volume: resolve.volume_id,
                     pod: resolve.pod.unwrap().uid,
                     class: resolve.secret_provider_class,
                 });

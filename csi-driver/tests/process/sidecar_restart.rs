@@ -20,7 +20,9 @@ async fn sidecar(machine: &Machine, instance: &str) -> Agent {
 
 async fn probed(machine: &Machine) -> bool {
     let probe = Agent::probe(&machine.target_of(POD, "handoff")).await;
-    match probe.ask(Body::State(State {})).await.unwrap() {
+    let answer = probe.ask(Body::State(State {})).await.unwrap();
+    probe.disconnect().await;
+    match answer {
         Body::StateIs(state) => state.served,
         other => panic!("{other:?}"),
     }

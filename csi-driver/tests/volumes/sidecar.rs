@@ -50,7 +50,11 @@ async fn the_sidecar_serves_what_was_mounted_without_it_in_either_order() {
             machine.inject(&format!("csi-{volume}"), POD, volume).await.unwrap();
             machine.inject(&format!("csi-{volume}"), POD, volume).await.unwrap();
         }
-        let resolved = Asked::Resolve { pod: POD.to_owned(), class: "payments-db".to_owned() };
+        let resolved = Asked::Resolve {
+            volume: "csi-secrets".to_owned(),
+            pod: POD.to_owned(),
+            class: "payments-db".to_owned(),
+        };
         assert_eq!(node.asked(), [resolved], "sotto-node resolves, and is given nothing");
         let agent = sidecar(&machine, "sidecar").await;
         assert_eq!(read(&machine).await.unwrap(), "sidecar");
