@@ -6,6 +6,8 @@
 #[allow(dead_code, reason = "tests/killed.rs uses the rest")]
 #[path = "machine/agent.rs"]
 mod agent;
+#[path = "machine/behaviour.rs"]
+mod behaviour;
 #[allow(dead_code, reason = "tests/killed.rs uses the rest")]
 #[path = "machine/driver_process.rs"]
 mod driver_process;

@@ -10,6 +10,8 @@
 mod agent;
 #[path = "killed/agent_process.rs"]
 mod agent_process;
+#[path = "machine/behaviour.rs"]
+mod behaviour;
 #[allow(dead_code, reason = "the driver's other tests use the rest")]
 #[path = "machine/driver_process.rs"]
 mod driver_process;

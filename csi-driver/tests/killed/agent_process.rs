@@ -6,7 +6,8 @@ use std::process::{Child, Command, ExitCode, Stdio};
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::agent::{Agent, Behaviour};
+use crate::agent::Agent;
+use crate::behaviour::Behaviour;
 use crate::driver_process::devices;
 use crate::machine::eventually;
 

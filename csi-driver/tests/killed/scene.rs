@@ -9,7 +9,8 @@ use sotto_csi::mount;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
 use tokio::process::{Child, ChildStdout, Command};
 
-use crate::agent::{Agent, Behaviour};
+use crate::agent::Agent;
+use crate::behaviour::Behaviour;
 use crate::driver_process::{DriverProcess, log};
 use crate::machine::{Machine, PATIENCE, eventually};
 use crate::moment::Moment;

@@ -3,7 +3,8 @@
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use crate::agent::{Agent, Behaviour};
+use crate::agent::Agent;
+use crate::behaviour::Behaviour;
 use crate::driver_process::{DriverProcess, log};
 use crate::machine::Machine;
 use crate::moment::Moment;

@@ -7,8 +7,9 @@ use std::time::{Duration, Instant};
 
 use sotto_csi::settings::Settings;
 
-use crate::agent::{Agent, Asked, Behaviour, Pinging};
+use crate::agent::{Agent, Asked};
 use crate::agent_process::AgentProcess;
+use crate::behaviour::{Behaviour, Pinging};
 use crate::machine::{Machine, eventually};
 use crate::readers::{Asking, EIO, ENOMEM, Racing};
 

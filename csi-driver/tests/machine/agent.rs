@@ -16,8 +16,9 @@ use sotto_handoff::message::{
 };
 use sotto_handoff::refusal::Refusal;
 use sotto_handoff::socket::connect;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 
+use super::behaviour::{Behaviour, Pinging, Returning};
 use super::machine::eventually;
 use super::mini_fuse::{self, Mute};
 
@@ -31,46 +32,6 @@ pub(crate) enum Asked {
     Return { volume: String },
     Resolve { volume: String, pod: String, class: String },
     Notice { reason: String },
-}
-
-/// What an agent does when it is asked for a connection.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) enum Returning {
-    /// It gives it back.
-    #[default]
-    Own,
-    /// It is of the version before and doesn't know the question.
-    Unknown,
-    /// It gives another file.
-    AnotherFile,
-    /// It gives the connection of another volume that it serves.
-    AnotherVolume,
-}
-
-/// What an agent does when it is pinged.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) enum Pinging {
-    /// It answers.
-    #[default]
-    Answered,
-    /// It is of the version before and doesn't know the question.
-    Unknown,
-    /// It never answers.
-    Ignored,
-}
-
-/// How an agent behaves.
-#[derive(Default)]
-pub(crate) struct Behaviour {
-    pub(crate) refuse_prepare: Option<Refusal>,
-    pub(crate) refuse_serve: Option<Refusal>,
-    pub(crate) refuse_resolve: Option<Refusal>,
-    /// Each Prepare takes one permit.
-    pub(crate) gate: Option<Arc<Semaphore>>,
-    /// Each Serve takes one permit, with the fd in hand.
-    pub(crate) serve_gate: Option<Arc<Semaphore>>,
-    pub(crate) returning: Returning,
-    pub(crate) pinging: Pinging,
 }
 
 /// One agent process.
@@ -139,9 +100,9 @@ impl Agent {
 
     /// A probe of a pod's sidecar.
     pub(crate) async fn probe(handoff: &Path) -> Self {
-        let agent = Self::new(Role::Probe, "probe", Behaviour::default());
-        agent.connect_at(&handoff.join("handoff.sock")).await.unwrap();
-        agent
+        let probe = Self::new(Role::Probe, "probe", Behaviour::default());
+        probe.connect_at(&handoff.join("handoff.sock")).await.unwrap();
+        probe
     }
 
     fn new(role: Role, instance: &str, behaviour: Behaviour) -> Self {
@@ -207,7 +168,7 @@ impl Agent {
         tokio::task::spawn_blocking(freeze).await.unwrap();
     }
 
-    /// Goes on reading requests, and answers none.
+    /// Reads on, and answers nothing.
     pub(crate) fn mute(&self) {
         self.state.mute.is_on.store(true, Ordering::SeqCst);
     }
@@ -263,8 +224,8 @@ impl Agent {
 
 /// What every class is resolved to.
 fn assignment() -> Assignment {
-    let store = AssignedStore { name: "main".to_owned(), ..AssignedStore::default() };
-    Assignment { store: Some(store), ..Assignment::default() }
+    let store = Some(AssignedStore { name: "main".to_owned(), ..AssignedStore::default() });
+    Assignment { store, ..Assignment::default() }
 }
 
 struct Requests(Arc<State>);

@@ -3,7 +3,8 @@
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 
-use crate::agent::{Agent, Behaviour};
+use crate::agent::Agent;
+use crate::behaviour::Behaviour;
 use crate::driver_process::{DriverProcess, log};
 use crate::machine::{Machine, agent_gid, eventually};
 

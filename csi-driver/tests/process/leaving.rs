@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use tokio::sync::Semaphore;
 
-use crate::agent::{Agent, Asked, Behaviour};
+use crate::agent::{Agent, Asked};
+use crate::behaviour::Behaviour;
 use crate::driver_process::{DriverProcess, log};
 use crate::machine::{Machine, eventually};
 

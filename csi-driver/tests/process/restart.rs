@@ -6,7 +6,8 @@ use sotto_core::fuse_init::Negotiated;
 use sotto_core::identity::VolumeId;
 use sotto_csi::journal::{Entry, Journal};
 
-use crate::agent::{Agent, Asked, Behaviour};
+use crate::agent::{Agent, Asked};
+use crate::behaviour::Behaviour;
 use crate::driver_process::DriverProcess;
 use crate::machine::{Machine, PATIENCE, spec};
 

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use sotto_csi::probe::{ProbeError, probe};
 
-use crate::agent::{Agent, Asked, Behaviour, Returning};
+use crate::agent::{Agent, Asked};
+use crate::behaviour::{Behaviour, Returning};
 use crate::driver_process::{DriverProcess, log};
 use crate::machine::{Machine, eventually};
 use crate::readers::Racing;

@@ -2,7 +2,8 @@
 
 use sotto_handoff::message::{State, frame::Body};
 
-use crate::agent::{Agent, Behaviour};
+use crate::agent::Agent;
+use crate::behaviour::Behaviour;
 use crate::driver_process::DriverProcess;
 use crate::machine::Machine;
 

@@ -13,7 +13,8 @@ use sotto_handoff::message::{
 use sotto_handoff::refusal::Refusal;
 use sotto_handoff::socket::connect;
 
-use crate::agent::{Agent, Behaviour};
+use crate::agent::Agent;
+use crate::behaviour::Behaviour;
 use crate::driver_process::DriverProcess;
 use crate::machine::{Machine, PATIENCE, eventually};
 use crate::mini_fuse::{self, Mute};

@@ -8,7 +8,8 @@ use sotto_handoff::refusal::Refusal;
 use tokio::sync::Semaphore;
 use tonic::Code;
 
-use crate::agent::{Agent, Asked, Behaviour};
+use crate::agent::{Agent, Asked};
+use crate::behaviour::Behaviour;
 use crate::machine::{Machine, eventually};
 
 #[tokio::test(flavor = "multi_thread")]

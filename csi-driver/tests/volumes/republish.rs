@@ -2,7 +2,8 @@
 
 use rustix::mount::{MountFlags, mount};
 
-use crate::agent::{Agent, Asked, Behaviour};
+use crate::agent::{Agent, Asked};
+use crate::behaviour::Behaviour;
 use crate::machine::Machine;
 
 #[tokio::test(flavor = "multi_thread")]

@@ -9,7 +9,8 @@ use sotto_handoff::message::{Code as HandoffCode, Resolve, Retire};
 use sotto_handoff::refusal::Refusal;
 use tonic::Code;
 
-use crate::agent::{Agent, Asked, Behaviour};
+use crate::agent::{Agent, Asked};
+use crate::behaviour::Behaviour;
 use crate::machine::{Machine, eventually};
 
 const POD: &str = "uid-1";

@@ -6,7 +6,8 @@ use std::process::{Command, Stdio};
 use sotto_handoff::handshake;
 use sotto_handoff::message::{Role, State, frame::Body};
 
-use crate::agent::{Agent, Asked, Behaviour};
+use crate::agent::{Agent, Asked};
+use crate::behaviour::Behaviour;
 use crate::machine::{Machine, eventually};
 
 const POD: &str = "6d8ba2f1-3f66-4f0e-9c35-2f6f1c7a0d11";

@@ -2,7 +2,8 @@
 
 use tonic::Code;
 
-use crate::agent::{Agent, Asked, Behaviour};
+use crate::agent::{Agent, Asked};
+use crate::behaviour::Behaviour;
 use crate::machine::{Machine, eventually};
 
 #[tokio::test(flavor = "multi_thread")]

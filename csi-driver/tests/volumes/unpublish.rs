@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 
 use tonic::Code;
 
-use crate::agent::{Agent, Asked, Behaviour};
+use crate::agent::{Agent, Asked};
+use crate::behaviour::Behaviour;
 use crate::machine::Machine;
 
 #[tokio::test(flavor = "multi_thread")]

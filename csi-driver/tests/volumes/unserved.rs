@@ -15,7 +15,8 @@ use sotto_csi::target::TargetPath;
 use sotto_csi::volume::Volume;
 use tokio::sync::Semaphore;
 
-use crate::agent::{Agent, Asked, Behaviour};
+use crate::agent::{Agent, Asked};
+use crate::behaviour::Behaviour;
 use crate::machine::{Machine, eventually, spec};
 use crate::readers::{Asking, Cat, EIO, ENOMEM, Racing};
 

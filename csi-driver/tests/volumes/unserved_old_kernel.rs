@@ -2,7 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use crate::agent::{Agent, Asked, Behaviour};
+use crate::agent::{Agent, Asked};
+use crate::behaviour::Behaviour;
 use crate::machine::{Machine, eventually};
 use crate::readers::{Asking, Cat, ECONNABORTED, EIO, ENOMEM};
 use crate::unserved::opened;
