@@ -6,6 +6,7 @@
 #[allow(dead_code, reason = "tests/killed.rs uses the rest")]
 #[path = "machine/agent.rs"]
 mod agent;
+#[allow(dead_code, reason = "tests/killed.rs uses the rest")]
 #[path = "machine/behaviour.rs"]
 mod behaviour;
 #[allow(dead_code, reason = "tests/killed.rs uses the rest")]

@@ -10,6 +10,7 @@
 mod agent;
 #[path = "killed/agent_process.rs"]
 mod agent_process;
+#[allow(dead_code, reason = "the driver's other tests use the rest")]
 #[path = "machine/behaviour.rs"]
 mod behaviour;
 #[allow(dead_code, reason = "the driver's other tests use the rest")]
