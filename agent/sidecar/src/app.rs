@@ -79,8 +79,9 @@ async fn serve(settings: Settings, driver_uid: u32, mut taken: TakenUp) -> anyho
         driver,
         drain: drain.clone(),
     });
-    drain.spawn(say_alive(taken.keeper.clone(), drain.clone()));
     resume(&requests, &mut taken).await;
+    // The first such word is that it serves what it was left.
+    drain.spawn(say_alive(taken.keeper.clone(), drain.clone()));
     let leave = Leave::default();
     let endpoint = Endpoint {
         socket: settings.socket,

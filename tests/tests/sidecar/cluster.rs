@@ -49,7 +49,7 @@ async fn a_pod_that_lacks_our_sidecar_gets_no_volume_of_its_driver() -> anyhow::
         let pod = created(&cluster, name, spoil).await?;
         let refused = cluster.scene.kubelet().publish(&pod.pod, pod.secrets()?).await;
         let error = refused.err().ok_or_else(|| anyhow::anyhow!("{name} was not refused"))?;
-        assert!(error.event(SECRETS).contains("sotto-agent"), "{name}: {error}");
+        assert!(error.event(SECRETS).contains("sidecar"), "{name}: {error}");
     }
     // The detector: as the webhook makes it, it is given the volume.
     let mut pod = created(&cluster, "checkout-0", |_| {}).await?;

@@ -30,11 +30,18 @@ fn random() -> hmac::Key {
 
 #[cfg(test)]
 mod tests {
+    use std::path::PathBuf;
+
     use super::*;
 
     fn files(key: Option<&std::path::Path>) -> TlsFiles {
         let client_key = key.map(ToOwned::to_owned);
-        TlsFiles { ca: "/ca.pem".into(), client_certificate: None, client_key, server_name: None }
+        TlsFiles {
+            ca: PathBuf::from("/ca.pem").into(),
+            client_certificate: None,
+            client_key,
+            server_name: None,
+        }
     }
 
     fn version(files: &TlsFiles) -> Vec<u8> {

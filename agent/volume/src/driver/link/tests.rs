@@ -53,7 +53,7 @@ fn fixture(uid: u32) -> Fixture {
     let driver = Endpoint { socket: socket.clone(), uid, role, instance };
     let standby = watch::Sender::new(None);
     let link = DriverLink::new(
-        (driver, "one-supervisor".to_owned()),
+        driver,
         Releases,
         DriverCalls::channel().0,
         links.clone(),
