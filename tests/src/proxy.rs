@@ -27,7 +27,15 @@ impl Proxy {
     /// # Errors
     /// No port.
     pub async fn start() -> io::Result<Self> {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
+        Self::at((Ipv4Addr::LOCALHOST, 0).into()).await
+    }
+
+    /// The same at this address.
+    ///
+    /// # Errors
+    /// It is taken.
+    pub async fn at(address: SocketAddr) -> io::Result<Self> {
+        let listener = TcpListener::bind(address).await?;
         let proxy = Self {
             address: listener.local_addr()?,
             upstream: Arc::default(),

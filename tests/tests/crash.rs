@@ -135,6 +135,28 @@ async fn workers_that_are_killed_without_end_are_never_taken_for_nobody() -> any
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_volume_that_the_configuration_no_longer_allows_is_let_go_and_the_agent_lives()
+-> anyhow::Result<()> {
+    let scene = scene().await?;
+    let pod = scene.pod("checkout-0", "checkout", "db");
+    let target = scene.publish(&pod).await?;
+    let config = scene.node().path("etc/config.yaml");
+    let allowed = std::fs::read_to_string(&config)?;
+    let others = allowed.replace("- payments", "- others");
+    assert_ne!(allowed, others, "{allowed}");
+    std::fs::write(&config, others)?;
+    // One worker serves it and finds that it may not; the next one is not left it.
+    assert_eq!(kill(&scene).await?, 0);
+    let csi = scene.node().csi().log();
+    let refused = || csi.text().contains("the volume has no sotto-node yet");
+    until("the refusal to take it over", refused).await?;
+    std::fs::write(&config, allowed)?;
+    kill(&scene).await?;
+    assert_eq!(read(target.join("password")).await?, "p-1");
+    scene.stop(&pod).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_refusal_outlives_the_worker() -> anyhow::Result<()> {
     let scene = scene().await?;
     let mut pod = scene.pod("checkout-0", "checkout", "db");

@@ -18,6 +18,8 @@ mod identity;
 mod kubelet;
 #[path = "faults/limits.rs"]
 mod limits;
+#[path = "faults/names.rs"]
+mod names;
 #[path = "faults/network.rs"]
 mod network;
 #[path = "faults/rotation.rs"]

@@ -28,7 +28,7 @@ pub use state::{AuthMethod, Operation, Recorded, Role};
 
 use crate::https::Server;
 use crate::issuer::Issuer;
-use crate::pki::{Authority, PkiError};
+use crate::pki::{Authority, Credential, PkiError};
 use crate::test_store::{StoreAccess, TestStore};
 use crate::tls::{self, TlsError};
 use crate::{pki, random};
@@ -144,6 +144,16 @@ impl DevStore {
     /// The port is taken.
     pub async fn come_back(&self) -> io::Result<()> {
         self.server.come_back(self.acceptor.clone(), Arc::clone(&self.state)).await
+    }
+
+    /// Shows another certificate from now on, and takes clients that `client_ca` (PEM) signed. Connections are cut.
+    ///
+    /// # Errors
+    /// It can't be used, or the port is taken.
+    pub async fn show(&mut self, server: &Credential, client_ca: &str) -> Result<(), StoreError> {
+        self.acceptor = tls::acceptor(server, Some(client_ca))?;
+        self.go_dark();
+        Ok(self.come_back().await?)
     }
 
     /// Every request so far, in order.

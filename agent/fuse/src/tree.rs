@@ -95,6 +95,12 @@ impl Tree {
         Arc::clone(&self.read_state().current)
     }
 
+    /// The content of `..sotto/status.json`.
+    #[must_use]
+    pub fn status(&self) -> Arc<[u8]> {
+        Arc::clone(&self.read_state().status.bytes)
+    }
+
     /// Replaces the content of `..sotto/status.json`, which must hold no value.
     pub fn set_status(&self, bytes: Vec<u8>, now: SystemTime) {
         self.write().status = Status { bytes: bytes.into(), changed: now };

@@ -13,14 +13,14 @@ use sotto_runtime::metrics::{AgentMetrics, Sample};
 use sotto_store::ProviderSockets;
 use sotto_supervisor::worker::ALIVE_INTERVAL;
 use sotto_supervisor::{Keeper, TakenUp};
-use sotto_volume::audit::AuditLog;
+use sotto_volume::audit::{AuditLog, HeldBack};
 use sotto_volume::classes::ClassSource;
 use sotto_volume::cluster::{ClusterView, NoCluster, Reviews};
 use sotto_volume::driver::DriverCalls;
 use sotto_volume::driver::link::{DriverLink, Leave};
 use sotto_volume::reporter::{NoReports, PodReporter};
 use sotto_volume::token::TokenVerifier;
-use sotto_volume::volumes::{Deadlines, Services, Volumes};
+use sotto_volume::volumes::{Deadlines, ServedOn, Services, Volumes};
 
 use crate::admin::{Admin, Refresher};
 use crate::arguments::ServeArguments;
@@ -42,6 +42,43 @@ const FLUSH_DEADLINE: Duration = Duration::from_secs(5);
 /// Threads for what blocks: files, the start of a server.
 const BLOCKING_THREADS: usize = 16;
 
+/// What this process does before it knows its configuration: it serves on what a former worker served.
+pub struct Begun {
+    keeper: Keeper,
+    instance: String,
+    served: ServedOn,
+    memory: Arc<LockedMemory>,
+    counted: Arc<AgentMetrics>,
+    clock: Arc<dyn Clock>,
+    audit: AuditLog,
+    held_back: HeldBack,
+}
+
+impl Begun {
+    /// Serves on what was left.
+    #[must_use]
+    pub fn with(taken: TakenUp, arguments: &ServeArguments) -> Self {
+        let TakenUp { keeper, kept, instance, restarts } = taken;
+        let counted: Arc<AgentMetrics> = Arc::default();
+        counted.worker_restarts.inc_by(restarts);
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        let (audit, held_back) = AuditLog::held_back(Arc::clone(&clock));
+        let audit = audit.counting(Arc::clone(&counted));
+        let memory = Arc::new(match arguments.no_memfd_secret {
+            true => LockedMemory::without_memfd_secret(),
+            false => LockedMemory::new(),
+        });
+        let served = ServedOn::begin(kept, &keeper, &*memory, &audit);
+        // With nothing to serve, one that ends before it is ready is no better for being started at once.
+        if served.count() > 0
+            && let Err(error) = keeper.alive()
+        {
+            tracing::warn!(%error, "the supervisor can't be told that this process lives");
+        }
+        Self { keeper, instance, served, memory, counted, clock, audit, held_back }
+    }
+}
+
 /// Runs the agent until SIGTERM or SIGINT.
 ///
 /// # Errors
@@ -50,7 +87,7 @@ pub fn run(
     config: Config,
     node: NodeName,
     arguments: &ServeArguments,
-    taken: TakenUp,
+    begun: Begun,
 ) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
@@ -58,7 +95,7 @@ pub fn run(
         .enable_all()
         .build()
         .context("the runtime could not be started")?;
-    runtime.block_on(serve(config, node, arguments, taken))?;
+    runtime.block_on(serve(config, node, arguments, begun))?;
     // Not for what blocks for ever: a server of a volume ends with the process.
     runtime.shutdown_timeout(Duration::from_secs(1));
     Ok(())
@@ -68,14 +105,13 @@ async fn serve(
     config: Config,
     node: NodeName,
     arguments: &ServeArguments,
-    taken: TakenUp,
+    begun: Begun,
 ) -> anyhow::Result<()> {
     let Config { stores, limits, refresh, tokens, classes, audit, driver, metrics, sidecar } =
         config;
-    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-    let counted: Arc<AgentMetrics> = Arc::default();
-    counted.worker_restarts.inc_by(taken.restarts);
-    let audit = AuditLog::start(output(audit), Arc::clone(&clock))?.counting(Arc::clone(&counted));
+    let Begun { keeper, instance, served, memory, counted, clock, audit: log, held_back } = begun;
+    held_back.write_to(output(audit))?;
+    let audit = log;
     let drain = Drain::new();
     let readiness = Readiness::new(drain.clone());
     let audiences = stores.audiences().into_iter().cloned().collect();
@@ -85,10 +121,6 @@ async fn serve(
         tracing::warn!(%shortage, "the machine has less than the configuration asks for");
     }
     let (links, calls) = DriverCalls::channel();
-    let memory = Arc::new(match arguments.no_memfd_secret {
-        true => LockedMemory::without_memfd_secret(),
-        false => LockedMemory::new(),
-    });
     let sockets: Arc<dyn ProviderSockets> = Arc::new(DriverSockets(calls.clone()));
     let stores = Arc::new(stores.with_provider_sockets(&sockets));
     let volumes = Volumes::new(Services {
@@ -101,7 +133,7 @@ async fn serve(
         memory: Arc::clone(&memory) as _,
         audit: audit.clone(),
         metrics: Arc::clone(&counted),
-        keeper: taken.keeper.clone(),
+        keeper: keeper.clone(),
         clock,
         limits,
         volume_limit,
@@ -110,9 +142,9 @@ async fn serve(
         deadlines: Deadlines::default(),
         drain: drain.clone(),
     });
-    let restored = volumes.restore(taken.kept);
+    let restored = volumes.restore(served)?;
     tracing::info!(restored, "volumes that an earlier worker served are served on");
-    drain.spawn(say_alive(taken.keeper, drain.clone()));
+    drain.spawn(say_alive(keeper, drain.clone()));
     answer_questions(&arguments.admin, &readiness, &volumes, &drain);
     if let Some(address) = metrics {
         let sampled = sampled(&volumes, volume_limit.count, &audit, &memory);
@@ -124,7 +156,7 @@ async fn serve(
     let leave = Leave::default();
     let pods = surroundings.membership.as_ref().map(|it| it.sidecars(sidecar.images));
     let link = DriverLink::new(
-        driver::endpoint(&driver, taken.instance),
+        driver::endpoint(&driver, instance),
         Requests::new(volumes.clone(), stores, pods),
         links,
         readiness,

@@ -87,6 +87,7 @@ fn supervise() -> ExitCode {
 }
 
 fn work(arguments: ServeArguments, taken: TakenUp) -> ExitCode {
+    let begun = app::Begun::with(taken, &arguments);
     let node = match NodeName::parse(arguments.node_name.clone().unwrap_or_default()) {
         Ok(node) => node,
         Err(error) => return refuse(format!("--node-name: {error}")),
@@ -100,7 +101,7 @@ fn work(arguments: ServeArguments, taken: TakenUp) -> ExitCode {
         Ok(driver) => Config { driver, ..config },
         Err(fault) => return refuse(fault),
     };
-    match app::run(config, node, &arguments, taken) {
+    match app::run(config, node, &arguments, begun) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => fail(format!("{error:#}")),
     }

@@ -14,6 +14,7 @@ use sotto_supervisor::{Keeper, TakenUp};
 use sotto_volume::audit::AuditLog;
 use sotto_volume::driver::DriverCalls;
 use sotto_volume::driver::link::{DriverLink, Endpoint, Leave, Unobserved};
+use sotto_volume::volumes::ServedOn;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 
@@ -68,18 +69,19 @@ async fn serve(settings: Settings, driver_uid: u32, mut taken: TakenUp) -> anyho
     let drain = Drain::new();
     let (links, driver) = DriverCalls::channel();
     let anew = Anew::new(taken.keeper.clone());
+    let memory = Arc::new(LockedMemory::new());
     let requests = Requests::new(Parts {
         token: settings.token,
         client: settings.client,
         keeper: taken.keeper.clone(),
         anew: anew.clone(),
-        memory: Arc::new(LockedMemory::new()),
+        memory: Arc::clone(&memory) as _,
         audit: audit.clone(),
         clock,
         driver,
         drain: drain.clone(),
     });
-    resume(&requests, &mut taken).await;
+    resume(&requests, &mut taken, &memory, &audit).await?;
     // The first such word is that it serves what it was left.
     drain.spawn(say_alive(taken.keeper.clone(), drain.clone()));
     let leave = Leave::default();
@@ -130,28 +132,40 @@ async fn finish(drain: &Drain, audit: &AuditLog) {
 }
 
 /// Serves on what a former worker served; what can't be is let go, and the driver hands it out anew.
-async fn resume(requests: &Requests, taken: &mut TakenUp) {
+///
+/// # Errors
+/// Something is served and can't be gone on with: the process must end, and the next one isn't left it.
+async fn resume(
+    requests: &Requests,
+    taken: &mut TakenUp,
+    memory: &LockedMemory,
+    audit: &AuditLog,
+) -> anyhow::Result<()> {
     let beginning = Beginning::take(&mut taken.kept);
     let kept = std::mem::take(&mut taken.kept);
     if kept.is_empty() {
-        return;
+        return Ok(());
     }
-    let serving = match &beginning {
-        Some(beginning) => requests.resume(beginning).await.map_err(|error| error.to_string()),
-        None => Err("it left no assignment".to_owned()),
+    let volumes: Vec<String> = kept.keys().cloned().collect();
+    let Some(beginning) = beginning else {
+        tracing::warn!("the volume of an earlier worker is not served on: it left no assignment");
+        forget(&taken.keeper, &volumes);
+        return Ok(());
     };
-    match serving {
-        Ok(serving) => {
-            let restored = serving.volumes.restore(kept);
-            tracing::info!(restored, "the volume of an earlier worker is served on");
-        }
-        Err(reason) => {
-            tracing::warn!(reason, "the volume of an earlier worker is not served on");
-            for volume in kept.keys() {
-                if let Err(error) = taken.keeper.forget(volume) {
-                    tracing::warn!(volume, %error, "the supervisor could not be told");
-                }
-            }
+    let served = ServedOn::begin(kept, &taken.keeper, memory, audit);
+    let serving = requests.resume(&beginning).await.map_err(|refusal| {
+        forget(&taken.keeper, &volumes);
+        anyhow::anyhow!("the volume of an earlier worker can't be gone on with: {refusal}")
+    })?;
+    let restored = serving.volumes.restore(served)?;
+    tracing::info!(restored, "the volume of an earlier worker is served on");
+    Ok(())
+}
+
+fn forget(keeper: &Keeper, volumes: &[String]) {
+    for volume in volumes {
+        if let Err(error) = keeper.forget(volume) {
+            tracing::warn!(volume, %error, "the supervisor could not be told");
         }
     }
 }

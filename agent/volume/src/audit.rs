@@ -8,7 +8,7 @@ mod writer;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
+use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::time::Duration;
 
 use sotto_core::audit::{AuditAction, AuditRecord, Decision, Opener};
@@ -38,6 +38,29 @@ enum Message {
     Flush(oneshot::Sender<()>),
 }
 
+/// Records that nobody writes yet.
+pub struct HeldBack {
+    messages: Receiver<Message>,
+    lost: Arc<AtomicU64>,
+    clock: Arc<dyn Clock>,
+}
+
+impl HeldBack {
+    /// Writes them, and all that come, from a thread of its own.
+    ///
+    /// # Errors
+    /// The thread could not be started.
+    pub fn write_to(self, output: impl std::io::Write + Send + 'static) -> Result<(), AuditError> {
+        let Self { messages, lost, clock } = self;
+        let writer = Writer::new(output, lost, clock);
+        std::thread::Builder::new()
+            .name("audit".to_owned())
+            .spawn(move || writer.run(&messages))
+            .map_err(AuditError::Thread)?;
+        Ok(())
+    }
+}
+
 /// A handle to the audit log; cheap to clone. The thread ends with the last handle.
 #[derive(Clone)]
 pub struct AuditLog {
@@ -56,14 +79,18 @@ impl AuditLog {
         output: impl std::io::Write + Send + 'static,
         clock: Arc<dyn Clock>,
     ) -> Result<Self, AuditError> {
+        let (log, held_back) = Self::held_back(clock);
+        held_back.write_to(output)?;
+        Ok(log)
+    }
+
+    /// Queues records until it is known where they are written to.
+    #[must_use]
+    pub fn held_back(clock: Arc<dyn Clock>) -> (Self, HeldBack) {
         let (queue, messages) = sync_channel(QUEUE);
         let lost = Arc::new(AtomicU64::new(0));
-        let writer = Writer::new(output, Arc::clone(&lost), Arc::clone(&clock));
-        std::thread::Builder::new()
-            .name("audit".to_owned())
-            .spawn(move || writer.run(&messages))
-            .map_err(AuditError::Thread)?;
-        Ok(Self { queue, lost, clock, metrics: None })
+        let held_back = HeldBack { messages, lost: Arc::clone(&lost), clock: Arc::clone(&clock) };
+        (Self { queue, lost, clock, metrics: None }, held_back)
     }
 
     /// Counts opens there, too; those of records that are lost as well.

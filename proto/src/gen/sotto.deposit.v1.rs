@@ -46,6 +46,12 @@ pub struct Volume {
     /// Names of generations whose files show the current one's.
     #[prost(message, repeated, tag = "16")]
     pub followed: ::prost::alloc::vec::Vec<Layout>,
+    /// The store, for audit records.
+    #[prost(string, tag = "17")]
+    pub store: ::prost::alloc::string::String,
+    /// What ..sotto/status.json shows.
+    #[prost(bytes = "vec", tag = "18")]
+    pub status: ::prost::alloc::vec::Vec<u8>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Layout {

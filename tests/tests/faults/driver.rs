@@ -1,11 +1,12 @@
 //! The driver dies, leaves, or finds what an earlier one left.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::Context;
 use rustix::process::Signal;
 use sotto_dev::kubelet::{Pod, volume_id};
+use sotto_dev::process::{Program, Running};
 use sotto_dev::store::{DevStore, Fault, Operation};
 use sotto_tests::chance::Chance;
 use sotto_tests::files;
@@ -96,51 +97,85 @@ fn journal(scene: &Scene<DevStore>) -> std::io::Result<usize> {
 
 /// SIGKILL at any moment of publish and unpublish: what is left without power is less than that.
 pub(crate) async fn is_killed_while_it_publishes() -> anyhow::Result<Outcome> {
-    interrupted(Signal::KILL).await
+    let Cut { cut, calls, .. } = interrupted(Signal::KILL).await?;
+    anyhow::ensure!(cut > 0, "no call was cut");
+    Ok(Outcome::held().noting(format!("{cut} of {calls} calls cut")))
 }
 
 pub(crate) async fn is_terminated_while_it_publishes() -> anyhow::Result<Outcome> {
-    interrupted(Signal::TERM).await
+    let Cut { met, cut, calls } = interrupted(Signal::TERM).await?;
+    anyhow::ensure!(met > 0, "no call was under way");
+    let sanity = sanity().await?;
+    let note = format!("{met} of {calls} calls met under way, {cut} of them cut; {sanity}");
+    Ok(Outcome::held().noting(note))
 }
 
-async fn interrupted(signal: Signal) -> anyhow::Result<Outcome> {
+/// The specification's own suite, as `make sanity` runs it.
+async fn sanity() -> anyhow::Result<&'static str> {
+    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let (script, suite) = (here.join("tools/sanity"), here.join("../.tools/csi-sanity"));
+    if !suite.exists() {
+        return Ok("csi-sanity isn't installed here: `make sanity`");
+    }
+    let run = Running::start(Program::new("sanity", script)).await?;
+    let passed = run.wait(Duration::from_secs(180)).await?;
+    anyhow::ensure!(passed.success(), "csi-sanity: {}", run.log().tail());
+    Ok("csi-sanity passes")
+}
+
+/// Calls, those that were under way when the signal came, and those that were cut by it.
+#[derive(Default)]
+struct Cut {
+    calls: usize,
+    met: usize,
+    cut: usize,
+}
+
+impl Cut {
+    fn count(&mut self, (met, cut): (bool, bool)) {
+        self.calls += 1;
+        self.met += usize::from(met);
+        self.cut += usize::from(cut);
+    }
+}
+
+async fn interrupted(signal: Signal) -> anyhow::Result<Cut> {
     const ROUNDS: usize = 10;
     let mut served = Served::start(Scene::embedded().await?, 0, &[]).await?;
     let seed = Chance::seed();
-    let (mut chance, mut cut) = (Chance::of(seed), 0);
+    let (mut chance, mut cut) = (Chance::of(seed), Cut::default());
     for round in 0..ROUNDS {
         let pod = served.pod(round, &[]);
         let told = || format!("round {round} (SEED={seed})");
         let moment = chance.within(Duration::from_millis(60));
-        cut +=
-            usize::from(cut_publish(&mut served, &pod, signal, moment).await.with_context(told)?);
+        cut.count(cut_publish(&mut served, &pod, signal, moment).await.with_context(told)?);
         let target = served.scene.publish(&pod).await.with_context(told)?;
         anyhow::ensure!(files::mounts_at(&target)? == 1, "{}: not one mount", told());
         anyhow::ensure!(files::read(target.join("a")).await? == value(1));
         let moment = chance.within(Duration::from_millis(20));
-        cut +=
-            usize::from(cut_unpublish(&mut served, &pod, signal, moment).await.with_context(told)?);
+        cut.count(cut_unpublish(&mut served, &pod, signal, moment).await.with_context(told)?);
         served.scene.stop(&pod).await.with_context(told)?;
         anyhow::ensure!(is_gone(&target)? && journal(&served.scene)? == 0, "{}: left", told());
     }
     let tokens = || served.scene.store().tokens() == 0;
     until("an end of the store's tokens", tokens).await?;
-    Ok(Outcome::held().noting(format!("{cut} of {} calls cut", 2 * ROUNDS)))
+    Ok(cut)
 }
 
-/// Ends the driver in the middle of a publish, and starts another one; whether the call was cut.
+/// Ends the driver in the middle of a publish, and starts another one; whether the call was met, and whether cut.
 async fn cut_publish(
     served: &mut Served<DevStore>,
     pod: &Pod,
     signal: Signal,
     moment: Duration,
-) -> anyhow::Result<bool> {
+) -> anyhow::Result<(bool, bool)> {
     let kubelet = std::sync::Arc::clone(served.scene.node().kubelet());
     let pod = pod.clone();
     let call = tokio::spawn(async move { kubelet.publish(&pod, &pod.volumes[0]).await });
     tokio::time::sleep(moment).await;
+    let met = !call.is_finished();
     end(served, signal).await?;
-    Ok(call.await?.is_err())
+    Ok((met, call.await?.is_err()))
 }
 
 async fn cut_unpublish(
@@ -148,15 +183,16 @@ async fn cut_unpublish(
     pod: &Pod,
     signal: Signal,
     moment: Duration,
-) -> anyhow::Result<bool> {
+) -> anyhow::Result<(bool, bool)> {
     let kubelet = std::sync::Arc::clone(served.scene.node().kubelet());
     let id = volume_id(pod, &pod.volumes[0]);
     let target: PathBuf = kubelet.target(pod, &pod.volumes[0]);
     let call =
         tokio::spawn(async move { kubelet.send_unpublish(&id, &target.to_string_lossy()).await });
     tokio::time::sleep(moment).await;
+    let met = !call.is_finished();
     end(served, signal).await?;
-    Ok(call.await?.is_err())
+    Ok((met, call.await?.is_err()))
 }
 
 async fn end(served: &mut Served<DevStore>, signal: Signal) -> anyhow::Result<()> {

@@ -185,5 +185,29 @@ pub(crate) async fn clock_is_skewed() -> anyhow::Result<Outcome> {
         let says = message.contains("not valid before") || message.contains("expired");
         anyhow::ensure!(code == Code::Unauthenticated && says, "{skew} s: {message}");
     }
-    Ok(Outcome::held().noting("leeway 10 s"))
+    served.stop().await?;
+    reviewer_is_skewed().await?;
+    Ok(Outcome::held().noting("leeway 10 s; a TokenReview by a clock that is behind says so"))
+}
+
+/// The API server judges by its own clock.
+async fn reviewer_is_skewed() -> anyhow::Result<()> {
+    const EARLY: &str = "[invalid bearer token, token used before issued]";
+    let edit = |config: &mut Value| config["tokens"]["review"] = json!(["main"]);
+    let cluster = Cluster::start("p-1", edit).await?;
+    cluster.server.answer_token_reviews(|_| json!({"authenticated": false, "error": EARLY}));
+    let pod = cluster.scene.pod("checkout-0", "checkout", "db");
+    let (code, message) = cluster.scene.refused(&pod).await?;
+    anyhow::ensure!(code == Code::Unauthenticated, "{code:?} {message}");
+    let says =
+        message.contains("the API server refuses the token") && message.contains("before issued");
+    anyhow::ensure!(says, "{message}");
+    anyhow::ensure!(cluster.scene.store().count(Operation::Login) == 0, "the store was asked");
+    let issuer = cluster.scene.issuer().clone();
+    cluster.server.answer_token_reviews(move |asked| {
+        let spec = json!({"token": asked.token, "audiences": asked.audiences});
+        issuer.review(&json!({"spec": spec}))["status"].clone()
+    });
+    cluster.scene.publish(&pod).await.context("by a clock that is right")?;
+    cluster.scene.stop(&pod).await
 }

@@ -10,9 +10,10 @@ use sotto_dev::node::{AGENT_ID, may_become};
 use sotto_dev::process::{Program, Running, Stream};
 use sotto_dev::store::Operation;
 use sotto_tests::memory::in_memory;
+use sotto_tests::metrics;
 use sotto_tests::procfs;
-use sotto_tests::scene::Scene;
-use sotto_tests::served::{Served, value};
+use sotto_tests::scene::{Scene, StoreSettings};
+use sotto_tests::served::Served;
 use sotto_tests::table::Outcome;
 use sotto_tests::wait::until;
 
@@ -123,7 +124,12 @@ fn fill(path: &Path) -> anyhow::Result<()> {
 }
 
 pub(crate) async fn of_locked_memory() -> anyhow::Result<Outcome> {
-    let served = Served::start(Scene::embedded().await?, 2, &[]).await?;
+    let scrape = metrics::free_address()?;
+    let settings = StoreSettings::edited(move |config| {
+        config["metrics"]["address"] = scrape.to_string().into();
+    });
+    let served = Served::start(Scene::embedded_with(settings).await?, 2, &[]).await?;
+    anyhow::ensure!(unlocked(scrape).await? == 0, "degraded before it is limited");
     let readers = served.readers(2)?;
     // Of its own user, who may lower the limits of what is its own.
     let supervisor = served.scene.node().agent().pid();
@@ -138,14 +144,29 @@ pub(crate) async fn of_locked_memory() -> anyhow::Result<Outcome> {
     anyhow::ensure!(limit == Some(64 << 10), "{limit:?}");
     let log = served.scene.node().agent().log().text();
     anyhow::ensure!(log.contains("less than the configuration asks for"), "it says nothing: {log}");
-    let pod = served.pod(9, &[]);
+    let large = "x".repeat(256 << 10);
+    served.scene.write("payments/checkout/large", json!({"a": large})).await?;
+    served.scene.class("large", &object("a", "large"))?;
+    let pod = served.scene.pod("large-0", "checkout", "large");
     let target = served.scene.publish(&pod).await?;
-    anyhow::ensure!(std::fs::read_to_string(target.join("a"))? == value(1));
+    anyhow::ensure!(std::fs::read_to_string(target.join("a"))? == large);
+    let unlocked = unlocked(scrape).await?;
+    anyhow::ensure!(unlocked > 0, "no metric tells");
     readers.read_on(100).await?;
     let outcome = served.judged(readers)?;
     served.scene.stop(&pod).await?;
     served.stop().await?;
-    Ok(outcome)
+    Ok(outcome.noting(format!(
+        "{unlocked} volumes in unlocked memory, by metric; swap is the machine's and not turned on here"
+    )))
+}
+
+/// How many pieces of memory with values are neither locked nor secret.
+async fn unlocked(scrape: std::net::SocketAddr) -> anyhow::Result<u64> {
+    let line = "sotto_secret_mappings{protection=\"unlocked\"} ";
+    let text = metrics::scrape(scrape).await?;
+    let told = text.lines().find_map(|it| it.strip_prefix(line)?.parse::<f64>().ok());
+    Ok(told.context("no such metric")? as u64)
 }
 
 pub(crate) async fn keep_a_secret_in() -> anyhow::Result<Outcome> {

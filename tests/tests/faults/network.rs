@@ -57,7 +57,7 @@ pub(crate) async fn is_cut() -> anyhow::Result<Outcome> {
     let took = begun.elapsed();
     let outcome = served.judged(readers)?;
     served.stop().await?;
-    Ok(outcome.noting(format!("recovered {} after the cut; DNS is not played", Milliseconds(took))))
+    Ok(outcome.noting(format!("recovered {} after the cut", Milliseconds(took))))
 }
 
 pub(crate) async fn is_half_open() -> anyhow::Result<Outcome> {
@@ -102,12 +102,20 @@ pub(crate) async fn has_other_certificates() -> anyhow::Result<Outcome> {
     anyhow::ensure!(failed == 0, "{failed} requests failed");
     let value = served.write().await?;
     served.all_show(&value).await?;
+    // The server's certificate is the next authority's, which is then the only one.
+    let clients = served.scene.authority().certificate_pem().to_owned();
+    served.scene.store_mut().show(&next.server("sotto-dev store")?, &clients).await?;
+    let value = served.write().await?;
+    served.all_show(&value).await.context("with the store's next certificate")?;
+    replace(&served.scene, "main-ca.pem", next.certificate_pem(), 0o644)?;
+    let value = served.write().await?;
+    served.all_show(&value).await.context("without the old CA")?;
     anyhow::ensure!(served.scene.node().worker() == worker, "it was restarted");
     let log = served.scene.node().agent().log().text();
     anyhow::ensure!(!log.contains("outage") && !log.contains("is unreachable"), "{log}");
     let outcome = served.judged(readers)?;
     served.stop().await?;
-    Ok(outcome.noting("the agent's CA bundle and client certificate"))
+    Ok(outcome.noting("CA bundle, client certificate, server certificate of another CA"))
 }
 
 /// A server that nobody should talk to, and how many handshakes it completed.

@@ -5,7 +5,8 @@ use std::time::Duration;
 use sotto_tests::table::{Player, Row, Scenario};
 
 use crate::{
-    agents, chaos, driver, hostile, identity, kubelet, limits, network, rotation, sidecar, store,
+    agents, chaos, driver, hostile, identity, kubelet, limits, names, network, rotation, sidecar,
+    store,
 };
 
 /// Longer than any scenario takes on two busy processors.
@@ -70,7 +71,7 @@ pub(crate) const ROWS: &[Row] = &[
     row("9u", "agent stopped (SIGSTOP), its volume unpublished", "<= 10 s; no D state; stopped for good: replaced", || Box::pin(agents::is_stopped_while_a_volume_ends())),
     row("10, 11", "kubelet, container runtime restart", "no remount, no read error", || Box::pin(kubelet::restarts())),
     elsewhere("12", "node reboot", "clean state; fresh mounts", "needs a reboot"),
-    row("13", "stale socket, symlink, mount left behind", "cleaned idempotently", || Box::pin(driver::finds_what_is_stale())),
+    row("13", "stale socket, directory, journal entry, dead mount, symlink left behind", "cleaned idempotently; a symlink is refused, and never followed", || Box::pin(driver::finds_what_is_stale())),
     row("14", "driver killed at any moment of publish and unpublish", "no orphan mount", || Box::pin(driver::is_killed_while_it_publishes())),
     row("15", "50 concurrent publishes of one volume", "one mount; the rest OK or ABORTED", || Box::pin(kubelet::publishes_fifty_times_at_once())),
     row("16", "republish with the store down", "OK; mount untouched", || Box::pin(kubelet::republishes_while_the_store_is_down())),
@@ -87,16 +88,17 @@ pub(crate) const ROWS: &[Row] = &[
     row("27", "secret deleted", "EACCES within one interval once confirmed (optional object: ENOENT)", || Box::pin(store::deletes_a_secret())),
     row("28", "rotation under 1,000 readers", "every read wholly old or wholly new; a set of files consistent", || Box::pin(rotation::under_a_thousand_readers())),
     row("29, 46", "rotation with a long-open fd; subPath mount", "one generation per open (subPath: until the grace has passed); updates visible", || Box::pin(rotation::with_a_long_open_file_and_a_sub_path())),
-    row("30", "lease that can't be prolonged", "fetched anew before expiry", || Box::pin(store::renews_no_lease())),
+    row("30", "lease that can't be prolonged: refused, or at its maximum", "fetched anew before expiry; metric to alert on", || Box::pin(store::renews_no_lease())),
     row("31", "token refreshed", "no gap", || Box::pin(identity::token_is_refreshed())),
     row("32", "API server down", "reads unaffected; logins until the token's exp", || Box::pin(identity::api_server_is_away())),
     row("33", "signing key rotated", "new kid accepted, old until exp", || Box::pin(identity::signing_key_is_rotated())),
     row("34", "pod deleted, token replayed", "refused (TokenReview)", || Box::pin(identity::token_of_a_deleted_pod_is_replayed())),
     row("35", "wrong aud, node, pod uid", "refused, audited", || Box::pin(identity::token_is_of_another())),
-    row("36", "store's CA or our client certificate rotated", "hot reload, 0 errors with overlap", || Box::pin(network::has_other_certificates())),
+    row("36", "store's CA and certificate, or our client certificate rotated", "hot reload, 0 errors with overlap", || Box::pin(network::has_other_certificates())),
     row("37", "expired server certificate, MITM", "hard failure; token never sent", || Box::pin(network::leads_to_an_impostor())),
-    row("38", "clock skew 5 min", "clear error beyond the leeway", || Box::pin(identity::clock_is_skewed())),
+    row("38", "clock skew 5 min, of the node or of the API server (TokenReview)", "clear error beyond the leeway", || Box::pin(identity::clock_is_skewed())),
     row("39", "cut network", "recovers; metric", || Box::pin(network::is_cut())),
+    row(names::ROW, "DNS failure; the store's name gets another address", "recovers; metric", || Box::pin(names::is_lost_and_moves())),
     row("40", "half-open TCP", "detected within the keepalive bound", || Box::pin(network::is_half_open())),
     elsewhere("41", "webhook down", "unrelated pods start; ours refused, never without secrets", CLUSTER),
     elsewhere("42", "webhook certificate expiry", "overlap; 0 failed calls", CLUSTER),
@@ -109,7 +111,7 @@ pub(crate) const ROWS: &[Row] = &[
     row("51", "250 pods at once", "p99 stated; store's rate bounded", || Box::pin(store::is_asked_by_many_pods_at_once())),
     elsewhere("52", "24 h soak with dead mounts", "fds, threads, memory flat", "`make soak MINUTES=...`"),
     row("53", "disk full", "nothing written; reads fine", || Box::pin(limits::of_the_disk())),
-    row("54", "memlock 64 KiB", "starts degraded, says so", || Box::pin(limits::of_locked_memory())),
+    row("54", "memlock 64 KiB", "starts degraded, says so, by metric too", || Box::pin(limits::of_locked_memory())),
     row("55", "core dump, abort, heap scan, log canary", "no canary secret or token anywhere", || Box::pin(limits::keep_a_secret_in())),
     row("56", "symlink swap race on the driver's paths", "no host write or read", || Box::pin(hostile::symlinks_race_with_the_driver())),
     row("57", "another container takes the handoff socket", "refused by peer check", || Box::pin(hostile::peer_takes_the_handoff_socket())),
@@ -117,5 +119,5 @@ pub(crate) const ROWS: &[Row] = &[
     row("60", "malformed CSI, handoff, HTTP bytes", "no panic", || Box::pin(hostile::bytes_are_malformed())),
     row("61", "new driver with another agent's version", "negotiated; N +/- 1 works", || Box::pin(hostile::agent_is_of_another_version())),
     row("62", "serviceAccountTokenInSecrets flipped mid-rollout", "both places read", || Box::pin(identity::tokens_move())),
-    row("65", "SIGTERM at any moment of publish and unpublish", "no partial state (csi-sanity: `make sanity`)", || Box::pin(driver::is_terminated_while_it_publishes())),
+    row("65", "csi-sanity; SIGTERM at any moment of publish and unpublish", "passes; no partial state", || Box::pin(driver::is_terminated_while_it_publishes())),
 ];

@@ -11,7 +11,8 @@ use sotto_dev::postgres::Postgres;
 use sotto_dev::store::{Fault, Operation};
 use sotto_dev::test_store::TestStore;
 use sotto_tests::files::blocking;
-use sotto_tests::scene::Scene;
+use sotto_tests::metrics;
+use sotto_tests::scene::{Scene, StoreSettings};
 use sotto_tests::served::{NAMES, SECRET, Served, value};
 use sotto_tests::table::{Milliseconds, Outcome};
 use sotto_tests::wait::until;
@@ -182,11 +183,32 @@ pub(crate) async fn deletes_a_secret() -> anyhow::Result<Outcome> {
         .noting(format!("EACCES after {}, interval 1 s; optional: ENOENT", Milliseconds(took))))
 }
 
-/// Leases that no renewal prolongs: new credentials come before the old ones end.
+/// Leases that no renewal prolongs, as they are at their maximum or as it is refused.
 pub(crate) async fn renews_no_lease() -> anyhow::Result<Outcome> {
-    let scene: Scene<Bao> = Scene::openbao().await?;
+    let at_most = is_fetched_anew(("6s", "6s"), jwt_role()).await?.0;
+    // A token without the policy that lets it renew.
+    let mut refused = jwt_role();
+    refused["token_no_default_policy"] = true.into();
+    let (asked, failed) = is_fetched_anew(("6s", "60s"), refused).await?;
+    anyhow::ensure!(failed > 0, "no metric tells of a renewal that failed");
+    Ok(Outcome::held().noting(format!(
+        "{} connects over 3 leases of 6 s each way, none refused; {failed} failed renewals counted",
+        at_most + asked
+    )))
+}
+
+/// New credentials come before the old ones end. Returns how often they were used, and renewals that failed.
+async fn is_fetched_anew(
+    ttl: (&str, &str),
+    login: serde_json::Value,
+) -> anyhow::Result<(usize, usize)> {
+    let scrape = metrics::free_address()?;
+    let settings = StoreSettings::edited(move |config| {
+        config["metrics"]["address"] = scrape.to_string().into();
+    });
+    let scene: Scene<Bao> = Scene::openbao_with(settings).await?;
     let postgres = Postgres::start().await?;
-    scene.store().enable_database(&postgres, ("6s", "6s"), jwt_role()).await?;
+    scene.store().enable_database(&postgres, ttl, login).await?;
     scene.class(
         "database",
         "- {objectName: username, secretPath: database/creds/payments, secretKey: username}\n\
@@ -210,8 +232,11 @@ pub(crate) async fn renews_no_lease() -> anyhow::Result<Outcome> {
         users.insert(user);
         asked += 1;
     }
+    let text = metrics::scrape(scrape).await?;
+    let line = "sotto_lease_renewals_total{store=\"main\",result=\"failed\"} ";
+    let failed = text.lines().find_map(|it| it.strip_prefix(line)?.parse().ok());
     scene.stop(&pod).await?;
-    Ok(Outcome::held().noting(format!("{asked} connects over 3 leases of 6 s, none refused")))
+    Ok((asked, failed.unwrap_or_default()))
 }
 
 pub(crate) async fn is_asked_by_many_pods_at_once() -> anyhow::Result<Outcome> {

@@ -68,6 +68,8 @@ impl Left<'_> {
             staged: staged.map(generation_message),
             expiring: turning.ending().map(|index| index as u32).collect(),
             followed: held.tree.followed().iter().map(|layout| layout_message(layout)).collect(),
+            store: held.plan.store.to_string(),
+            status: held.tree.status().to_vec(),
         }
     }
 
