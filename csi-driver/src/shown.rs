@@ -3,7 +3,7 @@
 //! Invariant: nothing here says anything of a value (the agents see to that), it is never written down, and its size
 //! is bounded by a packet's. Told by Prepared, Rotate and Returned; sent with Prepare.
 
-use sotto_handoff::message::{ObjectVersion, Prepared, Returned, Rotate};
+use sotto_handoff::message::{ObjectVersion, Prepared, Returned, Rotate, Wanted};
 
 /// What a mount shows.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -16,6 +16,13 @@ pub struct Shown {
     pub content: u64,
     /// The objects; empty where the agent left them out.
     pub objects: Vec<ObjectVersion>,
+}
+
+impl From<Shown> for Wanted {
+    fn from(shown: Shown) -> Self {
+        let Shown { generation, layout, content, objects } = shown;
+        Self { generation, layout, content, objects }
+    }
 }
 
 impl From<Prepared> for Shown {

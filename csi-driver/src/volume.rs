@@ -3,10 +3,12 @@
 //! Invariant: [`VolumeSpec`] and what the journal holds contain no token; the freshest token is kept in
 //! wiped memory only, for the agent that takes the volume over.
 
+use std::collections::VecDeque;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use sotto_core::fuse_init::Negotiated;
@@ -21,6 +23,11 @@ use crate::notices;
 use crate::shown::Shown;
 use crate::target::TargetPath;
 use crate::unserved::Silence;
+
+/// How long an agent keeps a generation that it has turned from.
+const GRACE: Duration = Duration::from_secs(30);
+/// Most of them that the next agent is told of.
+const MOST_OLDER: usize = 2;
 
 /// Who serves a volume.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -139,8 +146,12 @@ struct State {
     server: Option<Agent>,
     objects: usize,
     shown: Shown,
-    /// The highest number that an agent wanted to turn to.
-    wanted: u64,
+    /// What was shown before, and until when; the oldest first.
+    older: VecDeque<(Instant, Shown)>,
+    /// What an agent wants to turn to, or wanted: the mount may show it.
+    wanted: Option<Shown>,
+    /// The highest number that was wanted.
+    last: u64,
     trouble: Option<String>,
 }
 
@@ -240,7 +251,7 @@ impl Volume {
     }
 
     /// What the pod's sidecar is to serve, and how long ago sotto-node said so.
-    pub(crate) fn assignment(&self) -> Option<(std::time::Duration, Assignment)> {
+    pub(crate) fn assignment(&self) -> Option<(Duration, Assignment)> {
         self.with(|state| {
             state.assignment.as_ref().map(|(since, said)| (since.elapsed(), said.clone()))
         })
@@ -259,25 +270,48 @@ impl Volume {
     pub fn shows(&self, shown: Shown) {
         self.with(|state| {
             if shown.generation >= state.shown.generation {
-                state.shown = shown;
+                state.wanted.take_if(|wanted| wanted.generation <= shown.generation);
+                let before = std::mem::replace(&mut state.shown, shown);
+                if before.generation != 0 && before.generation < state.shown.generation {
+                    state.older.push_back((Instant::now() + GRACE, before));
+                    let excess = state.older.len().saturating_sub(MOST_OLDER);
+                    state.older.drain(..excess);
+                }
             }
         });
     }
 
-    /// Notes that an agent wants to turn to this generation: whether it comes to that or not, another agent
-    /// must take another number.
-    pub fn may_show(&self, generation: u64) {
-        self.with(|state| state.wanted = state.wanted.max(generation));
+    /// Notes that an agent wants to turn to this generation. Until it is known whether it came to that, the mount
+    /// may show the one or the other, and the number is used in any case.
+    pub fn may_show(&self, wanted: Shown) {
+        self.with(|state| {
+            state.last = state.last.max(wanted.generation);
+            if wanted.generation > state.shown.generation {
+                state.wanted = Some(wanted);
+            }
+        });
     }
 
     /// The request to an agent that takes the mount over, but for the time that it has. `place` is where it is.
     #[must_use]
     pub fn prepare(&self, place: &Path, credentials: &Credentials) -> Prepare {
-        let (shown, wanted) = self.with(|state| (state.shown.clone(), state.wanted));
+        let (shown, wanted, last, older) = self.with(|state| {
+            state.older.retain(|(until, _)| *until > Instant::now());
+            let older: Vec<_> = state.older.iter().map(|(_, it)| it.clone().into()).collect();
+            (state.shown.clone(), state.wanted.clone(), state.last, older)
+        });
         let Shown { generation, layout, content, objects } = shown;
-        let last_generation = generation.max(wanted);
-        let known =
-            Prepare { generation, layout, content, objects, last_generation, ..Prepare::default() };
+        let (last_generation, wanted) = (generation.max(last), wanted.map(Into::into));
+        let known = Prepare {
+            generation,
+            layout,
+            content,
+            objects,
+            last_generation,
+            wanted,
+            older,
+            ..Prepare::default()
+        };
         self.spec.prepare(&self.id, place, credentials, known)
     }
 

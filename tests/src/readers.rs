@@ -130,17 +130,24 @@ impl Readers {
     ///
     /// # Panics
     /// A reader did.
-    pub fn stop(self) -> Arc<Seen> {
+    pub fn stop(mut self) -> Arc<Seen> {
         self.stop.store(true, Ordering::Relaxed);
         let waited = self.ends.recv_timeout(PATIENCE);
         if !matches!(waited, Err(RecvTimeoutError::Disconnected)) {
             let hangs = format!("a reader hangs for {PATIENCE:?}");
             self.seen.failures.lock().unwrap_or_else(PoisonError::into_inner).push(hangs);
-            return self.seen;
+            return Arc::clone(&self.seen);
         }
-        for thread in self.threads {
+        for thread in std::mem::take(&mut self.threads) {
             thread.join().expect("a reader doesn't panic");
         }
-        self.seen
+        Arc::clone(&self.seen)
+    }
+}
+
+/// A scenario that failed: its readers must not take the processors from those that follow.
+impl Drop for Readers {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
     }
 }

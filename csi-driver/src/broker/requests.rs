@@ -22,6 +22,7 @@ use crate::driver::{Driver, blocking};
 use crate::mountinfo::{self, Mount};
 use crate::providers;
 use crate::rotation::{self, Operation, RotationError};
+use crate::shown::Shown;
 use crate::sidecar::assignment;
 use crate::volume::{Mode, Volume, VolumeSpec};
 
@@ -137,10 +138,11 @@ impl Requests {
         let add_links = std::mem::take(&mut request.add_links);
         let remove_links = std::mem::take(&mut request.remove_links);
         add_links.iter().chain(&remove_links).try_for_each(|name| root_name(name))?;
-        volume.may_show(generation);
+        let wanted: Shown = request.into();
+        volume.may_show(wanted.clone());
         let operation = Operation::Rotate { generation, add_links, remove_links };
         let mounted = Arc::clone(&volume);
-        self.perform(&volume, operation, move || mounted.shows(request.into())).await?;
+        self.perform(&volume, operation, move || mounted.shows(wanted)).await?;
         Ok(Body::Rotated(Rotated {}).into())
     }
 

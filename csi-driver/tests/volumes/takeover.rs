@@ -1,9 +1,12 @@
 //! Agents that come and go under a mount.
 
+use std::path::Path;
+
+use sotto_csi::shown::Shown;
 use tonic::Code;
 
 use crate::agent::{Agent, Asked};
-use crate::behaviour::Behaviour;
+use crate::behaviour::{Behaviour, Returning};
 use crate::machine::{Machine, eventually};
 
 #[tokio::test(flavor = "multi_thread")]
@@ -38,6 +41,61 @@ async fn the_same_agent_connected_anew_is_not_asked_again() {
     })
     .await;
     assert_eq!(agent.prepares(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_next_worker_of_a_supervisor_is_given_what_it_was_not_left() {
+    let machine = Machine::started().await;
+    let agent = Agent::connected(&machine.run_dir(), "a", Behaviour::default()).await;
+    machine.publish("csi-1", "uid-1", "token").await.unwrap();
+    agent.die().await;
+    let next = Agent::connected(&machine.run_dir(), "a", Behaviour::default()).await;
+    assert_eq!(machine.who_serves("uid-1").await.unwrap(), "a");
+    let asked = next.asked();
+    assert!(matches!(&asked[0], Asked::Return { volume } if volume == "csi-1"), "{asked:?}");
+    assert!(matches!(&asked[1], Asked::Prepare { volume, .. } if volume == "csi-1"), "{asked:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_agent_that_knows_no_return_is_prepared_again() {
+    let machine = Machine::started().await;
+    let behaviour = Behaviour { returning: Returning::Unknown, ..Behaviour::default() };
+    let agent = Agent::connected(&machine.run_dir(), "a", behaviour).await;
+    machine.publish("csi-1", "uid-1", "token").await.unwrap();
+    agent.disconnect().await;
+    agent.connect(&machine.run_dir()).await;
+    eventually("the volume has its agent back", || {
+        machine.app().driver().volumes.all()[0].server().is_some()
+    })
+    .await;
+    assert_eq!(agent.prepares(), 2);
+    assert_eq!(machine.who_serves("uid-1").await.unwrap(), "a");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_next_agent_is_told_what_the_mount_shows_and_which_numbers_are_taken() {
+    let machine = Machine::started().await;
+    let _agent = Agent::connected(&machine.run_dir(), "a", Behaviour::default()).await;
+    machine.publish("csi-1", "uid-1", "token").await.unwrap();
+    let volume = machine.app().driver().volumes.all().remove(0);
+    let told = || {
+        let prepare = volume.prepare(Path::new("/t"), &volume.credentials().unwrap());
+        let wanted = prepare.wanted.map(|wanted| (wanted.generation, wanted.content));
+        (prepare.generation, prepare.content, wanted, prepare.last_generation)
+    };
+    let of = |generation, content| Shown { generation, content, ..Shown::default() };
+    assert_eq!(told(), (1, 0, None, 1));
+    volume.may_show(of(4, 7));
+    assert_eq!(told(), (1, 0, Some((4, 7)), 4));
+    volume.shows(of(3, 9));
+    assert_eq!(told(), (3, 9, Some((4, 7)), 4));
+    volume.shows(of(2, 8));
+    assert_eq!(told(), (3, 9, Some((4, 7)), 4), "a mount never shows an older one again");
+    volume.shows(of(4, 7));
+    assert_eq!(told(), (4, 7, None, 4));
+    let told = volume.prepare(Path::new("/t"), &volume.credentials().unwrap());
+    let older: Vec<_> = told.older.iter().map(|older| older.generation).collect();
+    assert_eq!(older, [1, 3], "whoever resolved a path then may be on its way");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -179,9 +179,27 @@ pub struct Prepare {
     /// The highest number that a generation of this mount had, or may have had.
     #[prost(uint64, tag = "16")]
     pub last_generation: u64,
+    /// A newer generation that was being turned to: the mount may show it already.
+    #[prost(message, optional, tag = "17")]
+    pub wanted: ::core::option::Option<Wanted>,
+    /// Generations that it showed a moment ago: whoever resolved a path then may read on in them.
+    #[prost(message, repeated, tag = "18")]
+    pub older: ::prost::alloc::vec::Vec<Wanted>,
     /// For a sidecar, which has a token of its own and no configuration: what it serves, and whom it trusts.
     #[prost(message, optional, tag = "20")]
     pub assignment: ::core::option::Option<Assignment>,
+}
+/// As in Rotate.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Wanted {
+    #[prost(uint64, tag = "1")]
+    pub generation: u64,
+    #[prost(uint64, tag = "2")]
+    pub layout: u64,
+    #[prost(uint64, tag = "3")]
+    pub content: u64,
+    #[prost(message, repeated, tag = "4")]
+    pub objects: ::prost::alloc::vec::Vec<ObjectVersion>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ObjectVersion {

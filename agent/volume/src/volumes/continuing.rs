@@ -4,6 +4,8 @@
 //! |---|---|
 //! | what the mount shows | the same generation: same inodes, and nobody notices |
 //! | something newer, and what the mount shows as an earlier version | that generation once more, and an ordinary turn to the new one |
+//! | what was being turned to when the agent died, too | both, as after a worker's death: the mount may show the one or the other until the turn is made once more |
+//! | what it showed a moment ago, too | that as well, for its grace time |
 //! | neither, or it isn't known what the mount shows | another number, so that no old inode ever shows a new value; then a turn to the same once more, for the watchers |
 //!
 //! Invariant: a number that was used is never used for other content. Files of one generation's directory belong
@@ -11,7 +13,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use sotto_core::snapshot::{Generation, Object, Snapshot, SnapshotError};
+use sotto_core::snapshot::{Generation, Object, ObjectVersion, Snapshot, SnapshotError};
 use sotto_store::{StoreSession, VolumePlan};
 
 use super::error::VolumeError;
@@ -25,8 +27,18 @@ pub(super) struct Beginning {
     pub(super) current: Snapshot,
     /// What is turned to as soon as it is served.
     pub(super) next: Option<Snapshot>,
+    /// The mount may show this one still, and not the current one.
+    pub(super) before: Option<Snapshot>,
+    /// Those that it showed a moment ago, as far as they can be had.
+    pub(super) older: Vec<Snapshot>,
     /// What the mount showed.
     pub(super) shown: Shown,
+}
+
+impl Beginning {
+    fn with(current: Snapshot, shown: Shown) -> Self {
+        Self { current, next: None, before: None, older: Vec::new(), shown }
+    }
 }
 
 impl Preparation {
@@ -40,7 +52,7 @@ impl Preparation {
         let shown = self.shown.clone();
         let Some(generation) = shown.generation else {
             let current = self.build(Generation::FIRST, objects)?;
-            return Ok(Beginning { current, next: None, shown });
+            return Ok(Beginning::with(current, shown));
         };
         let is_same_layout =
             layout(objects.iter().map(|object| object.path.as_str())) == shown.layout;
@@ -48,17 +60,51 @@ impl Preparation {
             return self.apart(self.build(self.number(1)?, objects)?);
         }
         let now = self.build(generation, objects)?;
-        if content(&now) == shown.content {
-            return Ok(Beginning { current: now, next: None, shown });
+        let mut older = Vec::new();
+        for of in shown.older.iter().filter(|older| older.layout == shown.layout) {
+            let numbered = (of.generation, of.content);
+            older.extend(self.again(plan, session, &now, numbered, &of.objects).await);
         }
-        match self.earlier(plan, session, &now).await {
+        let (of_shown, is_same) = ((generation, shown.content), content(&now) == shown.content);
+        if let Some(wanted) = &shown.wanted {
+            let before = self.again(plan, session, &now, of_shown, &shown.objects).await;
+            let of_wanted = (wanted.generation, wanted.content);
+            let is_same_layout = wanted.layout == shown.layout;
+            let current = self.again(plan, session, &now, of_wanted, &wanted.objects).await;
+            return match (current, before) {
+                (Some(current), Some(before)) if is_same_layout => {
+                    let before = Some(before);
+                    Ok(Beginning { before, older, ..Beginning::with(current, shown) })
+                }
+                _ => self.apart(self.renumbered(&now, 1)?),
+            };
+        }
+        if is_same {
+            return Ok(Beginning { older, ..Beginning::with(now, shown) });
+        }
+        match self.again(plan, session, &now, of_shown, &shown.objects).await {
             Some(current) => {
-                tracing::info!(volume = %self.spec.volume, "what its mount shows was read once more");
                 let next = Some(self.renumbered(&now, 1)?);
-                Ok(Beginning { current, next, shown })
+                Ok(Beginning { next, older, ..Beginning::with(current, shown) })
             }
             None => self.apart(self.renumbered(&now, 1)?),
         }
+    }
+
+    /// A generation with this number and content: what the store has now, or the versions that it was made of.
+    async fn again(
+        &self,
+        plan: &VolumePlan,
+        session: &StoreSession,
+        now: &Snapshot,
+        (generation, wanted): (Generation, u64),
+        objects: &[ObjectVersion],
+    ) -> Option<Snapshot> {
+        if content(now) == wanted {
+            return renumbered(now, generation, &*self.shared.services.memory);
+        }
+        let earlier = self.earlier(plan, session, now, generation, objects).await?;
+        (content(&earlier) == wanted).then_some(earlier)
     }
 
     /// Under a number of its own, which the kernel knows nothing of.
@@ -69,19 +115,20 @@ impl Preparation {
             "what its mount shows can't be had any more: files that are open from before end with ESTALE"
         );
         let next = Some(self.renumbered(&current, 2)?);
-        Ok(Beginning { current, next, shown: self.shown.clone() })
+        Ok(Beginning { next, ..Beginning::with(current, self.shown.clone()) })
     }
 
-    /// The generation that the mount shows, of the versions that it was made of.
+    /// A generation of these versions.
     async fn earlier(
         &self,
         plan: &VolumePlan,
         session: &StoreSession,
         now: &Snapshot,
+        generation: Generation,
+        versions: &[ObjectVersion],
     ) -> Option<Snapshot> {
-        let generation = self.shown.generation?;
         let shown: BTreeMap<&str, &str> =
-            self.shown.objects.iter().map(|it| (it.id.as_str(), it.version.as_str())).collect();
+            versions.iter().map(|it| (it.id.as_str(), it.version.as_str())).collect();
         let newer: BTreeMap<&str, &str> =
             now.versions().iter().map(|it| (it.id.as_str(), it.version.as_str())).collect();
         let paths = plan.objects.iter().map(|object| object.path.as_str());
@@ -104,8 +151,8 @@ impl Preparation {
                 objects.push(copied(now, &planned.path)?);
             }
         }
-        let current = self.build(generation, objects).ok()?;
-        (content(&current) == self.shown.content).then_some(current)
+        tracing::info!(volume = %self.spec.volume, generation = generation.get(), "earlier versions were read once more");
+        self.build(generation, objects).ok()
     }
 
     fn number(&self, steps: u64) -> Result<Generation, SnapshotError> {

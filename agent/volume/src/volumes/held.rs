@@ -18,7 +18,7 @@ use super::counting::NotFresh;
 use super::demand::Demand;
 use super::gate::Place;
 use super::owner::FailedEdit;
-use super::request::Shown;
+use super::request::{Shown, Told};
 use super::showing::Showing;
 use super::turn::Turn;
 use super::turning::Turning;
@@ -52,8 +52,8 @@ pub(super) struct Held {
     /// Those that serve it now: more than one only while a connection is handed over.
     pub(super) servers: Vec<Arc<Server>>,
     pub(super) turning: Turning,
-    /// Generation and content that the mount shows when this volume is served next.
-    expects: (Option<Generation>, u64),
+    /// What the mount shows when this volume is served next.
+    expects: Told,
     /// A refresh, a turn or the end of an old generation is under way.
     pub(super) is_busy: bool,
     /// A turn that was not completed, and when it is tried again.
@@ -88,15 +88,31 @@ impl Held {
         clock: &dyn Clock,
     ) -> Self {
         let token = session.token_life();
-        let Beginning { current, next, shown } = beginning;
-        let (current, next) = (Arc::new(current), next.map(Arc::new));
-        let last = next.as_ref().unwrap_or(&current).generation();
+        let Beginning { current, next, before, older, shown } = beginning;
+        let (current, before) = (Arc::new(current), before.map(Arc::new));
+        let staged = before.as_ref().map(|_| Arc::clone(&current)).or(next.map(Arc::new));
+        let last = staged.as_ref().unwrap_or(&current).generation();
         let turning = Turning::new(policy, &plan, leases, last, token);
-        let expects = (shown.generation, shown.content);
-        let is_new = shown.generation.is_none();
-        let tree = if is_new { Tree::new(current) } else { Tree::over(current) };
+        let expects = shown.told();
+        let leave = Instant::now() + GRACE;
+        let old = older.iter().map(|snapshot| (leave, snapshot.generation())).collect();
+        let mut older: Vec<_> = older.into_iter().map(Arc::new).collect();
+        let tree = match &before {
+            Some(before) => {
+                older.push(Arc::clone(before));
+                let tree = Tree::restore(current, older, Vec::new());
+                tree.unsettle(before.generation());
+                tree
+            }
+            None if !older.is_empty() => Tree::restore(current, older, Vec::new()),
+            None if shown.generation.is_none() => Tree::new(current),
+            None => Tree::over(current),
+        };
         let (plan, session, tree) = (Arc::new(plan), Arc::new(session), Arc::new(tree));
-        let turn = next.clone().map(|next| Turn { next: Some(next), ..Turn::default() });
+        let turn = staged.clone().map(|next| {
+            let again_from = before.clone();
+            Turn { next: Some(next), again_from, ..Turn::default() }
+        });
         let held = Self {
             class,
             plan,
@@ -107,12 +123,12 @@ impl Held {
             expects,
             is_busy: false,
             pending: turn.map(|turn| (Instant::now(), turn)),
-            old: VecDeque::new(),
+            old,
             has_retired: false,
             hidden: Vec::new(),
             has_class_seen: false,
             failed_edit: None,
-            staged: next,
+            staged,
             demand: Demand::default(),
             place: None,
             not_fresh: NotFresh::default(),
@@ -142,7 +158,7 @@ impl Held {
             tree,
             servers: Vec::new(),
             turning,
-            expects: (Some(current.generation), current.content),
+            expects: (Some(current.generation), current.content, None),
             is_busy: false,
             pending: None,
             old,
@@ -167,13 +183,12 @@ impl Held {
     /// The mount shows the current generation now, and the driver knows.
     pub(super) fn shows_current(&mut self) {
         let Showing { generation, content, .. } = self.shown();
-        self.expects = (Some(generation), content);
+        self.expects = (Some(generation), content, None);
     }
 
     /// Whether this is what may be served where a mount shows that.
     pub(super) fn continues(&self, shown: &Shown) -> bool {
-        let (generation, content) = self.expects;
-        shown.is(generation, content)
+        shown.told() == self.expects
     }
 
     /// Forgets the servers that have ended. Whether some still serve.

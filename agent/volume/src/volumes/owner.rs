@@ -324,6 +324,10 @@ impl Owner {
         if let Some(place) = &held.place {
             held.turning.spread(place.part);
         }
+        if held.pending.as_ref().is_some_and(|(_, turn)| turn.again_from.is_some()) {
+            // The store may have something newer than what was being turned to.
+            held.turning.look_soon();
+        }
         let showing = held.shown();
         let until = Instant::now() + self.shared.services.deadlines.unserved;
         let ready = State::Ready { held: Box::new(held), until };

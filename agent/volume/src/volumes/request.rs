@@ -41,6 +41,22 @@ pub(super) struct Shown {
     pub(super) objects: Arc<[ObjectVersion]>,
     /// The highest number that was used, or may have been.
     last: u64,
+    /// A newer generation that it may show already.
+    pub(super) wanted: Option<Wanted>,
+    /// What it showed a moment ago; the oldest first.
+    pub(super) older: Vec<Wanted>,
+}
+
+/// Generation, content, and the generation that is being turned to.
+pub(super) type Told = (Option<Generation>, u64, Option<Generation>);
+
+/// A generation that was being turned to, or from.
+#[derive(Debug, Clone)]
+pub(super) struct Wanted {
+    pub(super) generation: Generation,
+    pub(super) layout: u64,
+    pub(super) content: u64,
+    pub(super) objects: Arc<[ObjectVersion]>,
 }
 
 impl Shown {
@@ -50,9 +66,10 @@ impl Shown {
         Generation::new(last.checked_add(steps)?)
     }
 
-    /// Whether both say the same of a mount.
-    pub(super) fn is(&self, generation: Option<Generation>, content: u64) -> bool {
-        (self.generation, self.content) == (generation, content)
+    /// What has to be the same for both to say the same of a mount.
+    pub(super) fn told(&self) -> Told {
+        let wanted = self.wanted.as_ref().map(|wanted| wanted.generation);
+        (self.generation, self.content, wanted)
     }
 }
 
@@ -134,15 +151,27 @@ pub(super) fn read(
         max_stale: message.max_stale_ms.map(Duration::from_millis),
         target_path: message.target_path,
     };
-    let object = |one: message::ObjectVersion| ObjectVersion { id: one.id, version: one.version };
     let shown = Shown {
         generation: Generation::new(message.generation),
         layout: message.layout,
         content: message.content,
-        objects: message.objects.into_iter().map(object).collect(),
+        objects: objects(message.objects),
         last: message.last_generation,
+        wanted: message.wanted.and_then(wanted),
+        older: message.older.into_iter().filter_map(wanted).collect(),
     };
     Ok(PrepareRequest { spec, brought, deadline, shown })
+}
+
+fn objects(objects: Vec<message::ObjectVersion>) -> Arc<[ObjectVersion]> {
+    let object = |one: message::ObjectVersion| ObjectVersion { id: one.id, version: one.version };
+    objects.into_iter().map(object).collect()
+}
+
+fn wanted(wanted: message::Wanted) -> Option<Wanted> {
+    let message::Wanted { generation, layout, content, objects: its } = wanted;
+    let generation = Generation::new(generation)?;
+    Some(Wanted { generation, layout, content, objects: objects(its) })
 }
 
 /// The pod that a request names.

@@ -7,8 +7,8 @@
 use sotto_core::snapshot::{FileMode, Generation, NodeKind, ObjectVersion, Snapshot};
 use sotto_handoff::message;
 
-/// Most bytes of names and versions in one message: it has tokens or links beside.
-const MOST_BYTES: usize = 32 << 10;
+/// Most bytes of names and versions of one generation in a message: it has tokens or links beside, or those of another.
+const MOST_BYTES: usize = 24 << 10;
 
 /// One generation, told.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -53,6 +53,8 @@ pub(super) struct Turn {
     /// A former worker ended between the first step and the last: the kernel may have turned or not, so
     /// all of it is done again, from this generation.
     pub(super) again_from: Option<Arc<Snapshot>>,
+    /// It was tried before, and not completed.
+    pub(super) has_failed: bool,
 }
 
 impl Turn {

@@ -215,6 +215,11 @@ impl Turning {
         }
     }
 
+    /// The next refresh is due now.
+    pub(super) fn look_soon(&mut self) {
+        self.attempt_now();
+    }
+
     pub(super) fn freshness(&self) -> Freshness {
         self.rotation.freshness()
     }

@@ -17,7 +17,8 @@ use super::asking::Attempt;
 use super::{Done, Owner, State};
 use crate::driver::DriverCallError;
 
-/// Until a turn that failed is tried again.
+/// Until a turn that failed is tried again, and again.
+const FIRST_RETRY: Duration = Duration::from_millis(100);
 const RETRY: Duration = Duration::from_secs(5);
 
 /// A turn that ended, with the generation that it left.
@@ -221,7 +222,10 @@ impl Owner {
                 self.shared.count_rotation(false);
                 tracing::warn!(volume = %self.spec.volume, %error, "a turn is tried again");
                 (turn.close, turn.refuse) = (false, Vec::new());
-                held.pending = Some((Instant::now() + RETRY, turn));
+                // What a former agent has half done makes the first one fail, and is gone with it.
+                let pause = if turn.has_failed { RETRY } else { FIRST_RETRY };
+                turn.has_failed = true;
+                held.pending = Some((Instant::now() + pause, turn));
             }
         }
         held.show_status(&*self.shared.services.clock);

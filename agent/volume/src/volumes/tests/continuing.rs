@@ -3,7 +3,7 @@
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use sotto_handoff::message::{Prepare, Prepared};
+use sotto_handoff::message::{Prepare, Prepared, Wanted};
 
 use super::driver::FakeDriver;
 use super::fake_store::Term;
@@ -93,6 +93,42 @@ async fn a_number_that_was_only_tried_is_not_used_again() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn where_a_turn_was_cut_short_both_generations_are_there_and_it_is_made_again() {
+    let shown = fixture().prepare("csi-1").await.unwrap();
+    let other = fixture();
+    other.store.version.store(1, Ordering::SeqCst);
+    let wanted = other.prepare("csi-1").await.unwrap();
+    let (fixture, driver) = next_agent().await;
+    fixture.store.version.store(2, Ordering::SeqCst);
+    let Prepared { layout, content, objects, .. } = wanted.clone();
+    let wanted = Wanted { generation: 2, layout, content, objects };
+    let cut = Prepare { wanted: Some(wanted), last_generation: 2, ..over(&fixture, &shown) };
+    let prepared = fixture.prepare_with(cut).await.unwrap();
+    assert_eq!((prepared.generation, prepared.content), (2, content));
+    let kernel = driver.serve(&fixture, "csi-1").await;
+    assert_eq!(kernel.read(file_of(1)).unwrap(), "canary-password");
+    assert_eq!(kernel.read(file_of(2)).unwrap(), "canary-password8");
+    // What is newer still comes without waiting for the next refresh.
+    shows(&kernel, 3, "canary-password9").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_shown_a_moment_ago_can_be_read_for_its_grace_time() {
+    let (first, other) = (fixture().prepare("csi-1").await.unwrap(), fixture());
+    other.store.version.store(1, Ordering::SeqCst);
+    let shown = Prepared { generation: 2, ..other.prepare("csi-1").await.unwrap() };
+    let (fixture, driver) = next_agent().await;
+    fixture.store.version.store(1, Ordering::SeqCst);
+    let Prepared { generation, layout, content, objects, .. } = first;
+    let older = vec![Wanted { generation, layout, content, objects }];
+    let message = Prepare { older, ..over(&fixture, &shown) };
+    assert_eq!(fixture.prepare_with(message).await.unwrap(), shown);
+    let kernel = driver.serve(&fixture, "csi-1").await;
+    assert_eq!(kernel.read(file_of(1)).unwrap(), "canary-password");
+    assert_eq!(kernel.read(file_of(2)).unwrap(), "canary-password8");
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_nobody_knows_of_counts_as_changed() {
     let shown = fixture().prepare("csi-1").await.unwrap();
     let (fixture, _driver) = next_agent().await;
@@ -103,13 +139,12 @@ async fn what_nobody_knows_of_counts_as_changed() {
 
 #[tokio::test(start_paused = true)]
 async fn what_was_held_ready_is_fetched_anew_once_the_mount_shows_something_else() {
-    let shown = fixture().prepare("csi-1").await.unwrap();
+    let (shown, other) = (fixture().prepare("csi-1").await.unwrap(), fixture());
     let (fixture, driver) = next_agent().await;
     fixture.prepare_with(over(&fixture, &shown)).await.unwrap();
     fixture.prepare_with(over(&fixture, &shown)).await.unwrap();
     assert_eq!(fixture.store.counts().1, 1, "still the same");
     // The other agent turns: to the same number and the same names as it might have itself.
-    let other = self::fixture();
     other.store.version.store(1, Ordering::SeqCst);
     let turned = other.prepare("csi-1").await.unwrap();
     let turned = Prepared { generation: 2, ..turned };

@@ -1,7 +1,7 @@
 //! A socket in the place of a FUSE connection, and the test in that of the kernel.
 
 use std::os::fd::{BorrowedFd, OwnedFd};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType};
 use sotto_handoff::link::Handler;
@@ -22,8 +22,9 @@ pub(super) const fn file_of(generation: u64) -> u64 {
     generation << 16 | 1
 }
 
+/// The connection, and whose turn it is: an answer goes to who asked.
 #[derive(Clone)]
-pub(super) struct Kernel(Arc<OwnedFd>);
+pub(super) struct Kernel(Arc<OwnedFd>, Arc<Mutex<()>>);
 
 impl Kernel {
     /// Sends Serve with one end of a new connection.
@@ -42,7 +43,7 @@ impl Kernel {
         let init = Init { major: 7, minor: 40, max_readahead: 4096, flags: 0, max_write: 4096 };
         let serve = Serve { volume_id: volume.to_owned(), init: Some(init), resend };
         fixture.volumes.handle(Body::Serve(serve), Some(fuse)).await?;
-        Ok(Self(Arc::new(kernel)))
+        Ok(Self(Arc::new(kernel), Arc::default()))
     }
 
     /// Whether what is written to `fuse` arrives here.
@@ -84,6 +85,7 @@ impl Kernel {
         body: &[u8],
     ) -> Result<Vec<u8>, i32> {
         const NUMBER: u64 = 9;
+        let _turn = self.1.lock().unwrap();
         let mut request = Vec::new();
         for part in [u32::try_from(40 + body.len()).unwrap(), operation] {
             request.extend_from_slice(&part.to_ne_bytes());
