@@ -5,8 +5,9 @@ CARGO ?= cargo
 ARGS ?=
 ROW ?=
 MINUTES ?= 2
+QUICK ?=
 
-.PHONY: help demo build test tools sanity faults soak check bench-memory bench-rotation clean
+.PHONY: help demo build test tools sanity faults soak check release bench bench-memory bench-rotation clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 16
@@ -41,13 +42,19 @@ check: ## format, lints, documentation, architecture, licences and advisories
 	@tests/tools/check-dependencies
 	@tests/tools/check-manifests
 
+release: ## build what ships: sotto-csi and sotto-node, each by itself as the images do
+	$(CARGO) build --locked --release -p sotto-csi --bin sotto-csi
+	$(CARGO) build --locked --release -p sotto-node --bin sotto-node
+
+bench: tools release ## Sotto beside its peers, as README.md shows it; QUICK=1 in five minutes, ROW="files publish"
+	@SOTTO_BINARIES=$(CURDIR)/target/release tests/tools/with-mounts $(CARGO) bench --locked -p sotto-tests --bench bench --profile ci -- $(if $(QUICK),--quick) $(ROW:%=--row=%)
+
 bench-memory: ## resident memory, threads and fds of sotto-node (supervisor and worker) at 10, 100 and 250 volumes
 	$(CARGO) build --locked --workspace --bins --profile ci
 	@tests/tools/with-mounts $(CARGO) bench --locked -p sotto-tests --bench node_memory --profile ci
 
-bench-rotation: tools ## Sotto beside `bao agent`: write to file, CPU, memory with 1 and 50 secrets
-	$(CARGO) build --locked -p sotto-csi -p sotto-node --bins --profile ci
-	@tests/tools/with-mounts $(CARGO) bench --locked -p sotto-tests --bench rotation --profile ci
+bench-rotation: ## the rows of `make bench` that are about rotation
+	@$(MAKE) --no-print-directory bench ROW=rotation
 
 clean: ## remove what was built and the tools
 	$(CARGO) clean
