@@ -125,6 +125,23 @@ pub fn pin(roots: &[u32], processors: &[usize]) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Confines the threads of this name of a process to a processor; says how many there were.
+///
+/// # Errors
+/// The process has ended.
+pub fn pin_named(pid: u32, name: &str, processor: usize) -> anyhow::Result<usize> {
+    let mut pinned = 0;
+    for thread in std::fs::read_dir(format!("/proc/{pid}/task"))?.flatten() {
+        let comm = std::fs::read_to_string(thread.path().join("comm")).unwrap_or_default();
+        let id = thread.file_name().to_string_lossy().parse().ok().and_then(Pid::from_raw);
+        if comm.trim_end() == name {
+            sched_setaffinity(id, &only(&[processor]))?;
+            pinned += 1;
+        }
+    }
+    Ok(pinned)
+}
+
 fn only(processors: &[usize]) -> CpuSet {
     let mut set = CpuSet::new();
     processors.iter().for_each(|processor| set.set(*processor));

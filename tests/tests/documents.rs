@@ -56,6 +56,8 @@ fn each_link_of_a_page_leads_somewhere() {
         "CONTRIBUTING.md",
         "deploy/README.md",
         "deploy/MIGRATION.md",
+        "PERFORMANCE.md",
+        "tests/benches/README.md",
     ] {
         let path = root().join(page);
         let text = std::fs::read_to_string(&path).expect("a page can be read");

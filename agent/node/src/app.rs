@@ -13,7 +13,7 @@ use sotto_runtime::metrics::{AgentMetrics, Sample};
 use sotto_store::ProviderSockets;
 use sotto_supervisor::worker::ALIVE_INTERVAL;
 use sotto_supervisor::{Keeper, TakenUp};
-use sotto_volume::audit::AuditLog;
+use sotto_volume::audit::{AuditError, AuditLog};
 use sotto_volume::classes::ClassSource;
 use sotto_volume::cluster::{ClusterView, NoCluster, Reviews};
 use sotto_volume::driver::DriverCalls;
@@ -71,7 +71,7 @@ async fn serve(
     let Config { stores, limits, refresh, tokens, classes, audit, driver, metrics } = config;
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let counted: Arc<AgentMetrics> = Arc::default();
-    let audit = AuditLog::start(output(audit), Arc::clone(&clock))?.counting(Arc::clone(&counted));
+    let audit = audit_log(audit, &clock)?.counting(Arc::clone(&counted));
     let drain = Drain::new();
     let readiness = Readiness::new(drain.clone());
     let audiences = stores.audiences().into_iter().cloned().collect();
@@ -107,6 +107,7 @@ async fn serve(
     });
     let restored = volumes.restore(taken.kept);
     tracing::info!(restored, "volumes that an earlier worker served are served on");
+    drain.spawn(volumes.tidy().run(drain.clone()));
     drain.spawn(say_alive(taken.keeper, drain.clone()));
     answer_questions(&arguments.admin, &readiness, &volumes, &drain);
     if let Some(address) = metrics {
@@ -229,11 +230,16 @@ fn answer_questions(admin: &str, readiness: &Readiness, volumes: &Volumes, drain
     }
 }
 
-fn output(audit: AuditOutput) -> Box<dyn Write + Send> {
-    match audit {
+fn audit_log(output: AuditOutput, clock: &Arc<dyn Clock>) -> Result<AuditLog, AuditError> {
+    let output: Box<dyn Write + Send> = match output {
         AuditOutput::Stdout => Box::new(BufWriter::new(std::io::stdout())),
         AuditOutput::File(file) => Box::new(BufWriter::new(file)),
-    }
+        AuditOutput::None => {
+            tracing::warn!("nothing is on record: neither opens nor fetches (audit.output: none)");
+            return Ok(AuditLog::none(Arc::clone(clock)));
+        }
+    };
+    AuditLog::start(output, Arc::clone(clock))
 }
 
 /// Where classes come from and reports go.

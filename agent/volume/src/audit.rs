@@ -9,19 +9,20 @@ mod writer;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use sotto_core::audit::{AuditAction, AuditRecord, Decision, Opener};
 use sotto_core::clock::Clock;
 use sotto_core::identity::{StoreName, VolumeId, WorkloadIdentity};
 use sotto_core::snapshot::Generation;
 use sotto_fuse::AuditSink;
-use sotto_runtime::metrics::{self, AgentMetrics};
+use sotto_runtime::metrics::{self, AgentMetrics, Counter};
 use tokio::sync::oneshot;
 
 use writer::Writer;
 
-/// Records that wait to be written: some 400 KiB.
+/// Records that wait to be written: some 100 KiB, and what a million opens a second leave between two looks of the
+/// writer ([`writer`]).
 const QUEUE: usize = 1_024;
 
 /// Why there is no audit log.
@@ -33,15 +34,60 @@ pub enum AuditError {
 }
 
 enum Message {
-    Record(Box<AuditRecord>),
+    Record(Entry),
     /// Answered once everything before it is written.
     Flush(oneshot::Sender<()>),
+}
+
+/// A record on its way: what all of a volume's records say is shared, not copied for each.
+struct Entry {
+    time: SystemTime,
+    action: AuditAction,
+    decision: Decision,
+    reason: Option<String>,
+    subject: Arc<Subject>,
+    opened: Option<Opened>,
+}
+
+/// What a process opened.
+struct Opened {
+    object: String,
+    generation: Generation,
+    opener: Opener,
+}
+
+/// Whom a volume's records are about.
+#[derive(Clone)]
+struct Subject {
+    volume: VolumeId,
+    identity: WorkloadIdentity,
+    store: Option<StoreName>,
+}
+
+impl Entry {
+    fn record(&self) -> AuditRecord<'_> {
+        let Subject { volume, identity, store } = &*self.subject;
+        let opened = self.opened.as_ref();
+        AuditRecord {
+            time: self.time,
+            action: self.action,
+            decision: self.decision,
+            reason: self.reason.as_deref(),
+            volume,
+            identity,
+            store: store.as_ref(),
+            object: opened.map(|it| it.object.as_str()),
+            generation: opened.map(|it| it.generation),
+            opener: opened.map(|it| it.opener),
+        }
+    }
 }
 
 /// A handle to the audit log; cheap to clone. The thread ends with the last handle.
 #[derive(Clone)]
 pub struct AuditLog {
-    queue: SyncSender<Message>,
+    /// `None`: nothing is recorded.
+    queue: Option<SyncSender<Message>>,
     lost: Arc<AtomicU64>,
     clock: Arc<dyn Clock>,
     metrics: Option<Arc<AgentMetrics>>,
@@ -63,7 +109,13 @@ impl AuditLog {
             .name("audit".to_owned())
             .spawn(move || writer.run(&messages))
             .map_err(AuditError::Thread)?;
-        Ok(Self { queue, lost, clock, metrics: None })
+        Ok(Self { queue: Some(queue), lost, clock, metrics: None })
+    }
+
+    /// Records nothing, so that opens need not be asked for: see [`AuditSink::is_interested`].
+    #[must_use]
+    pub fn none(clock: Arc<dyn Clock>) -> Self {
+        Self { queue: None, lost: Arc::default(), clock, metrics: None }
     }
 
     /// Counts opens there, too; those of records that are lost as well.
@@ -73,8 +125,9 @@ impl AuditLog {
     }
 
     /// Queues a record; never waits.
-    pub fn record(&self, record: AuditRecord) {
-        if self.queue.try_send(Message::Record(Box::new(record))).is_err() {
+    fn record(&self, entry: Entry) {
+        let Some(queue) = &self.queue else { return };
+        if queue.try_send(Message::Record(entry)).is_err() {
             self.lost.fetch_add(1, Ordering::Relaxed);
         }
     }
@@ -87,10 +140,11 @@ impl AuditLog {
 
     /// Waits until everything recorded so far is written. False if that took longer than `deadline`.
     pub async fn flush(&self, deadline: Duration) -> bool {
+        let Some(queue) = &self.queue else { return true };
         let flush = async {
             loop {
                 let (written, done) = oneshot::channel();
-                match self.queue.try_send(Message::Flush(written)) {
+                match queue.try_send(Message::Flush(written)) {
                     Ok(()) => return done.await.is_ok(),
                     // The writer has work: look again soon.
                     Err(TrySendError::Full(_)) => {
@@ -108,60 +162,75 @@ impl AuditLog {
 #[derive(Clone)]
 pub struct VolumeAudit {
     log: AuditLog,
-    volume: VolumeId,
-    identity: WorkloadIdentity,
-    store: Option<StoreName>,
+    subject: Arc<Subject>,
+    opens: Option<OpenCounters>,
+}
+
+/// Of allowed and of denied opens: looked up once, not at each open.
+#[derive(Clone)]
+struct OpenCounters([Counter; 2]);
+
+impl OpenCounters {
+    fn of(metrics: &AgentMetrics) -> Self {
+        Self(
+            ["allowed", "denied"].map(|decision| {
+                metrics.opens.get_or_create(&metrics::Decision { decision }).clone()
+            }),
+        )
+    }
+
+    fn count(&self, decision: Decision) {
+        let Self([allowed, denied]) = self;
+        match decision {
+            Decision::Allowed => allowed.inc(),
+            Decision::Denied => denied.inc(),
+        };
+    }
 }
 
 impl VolumeAudit {
     /// Records about this volume of this pod.
     #[must_use]
     pub fn new(log: AuditLog, volume: VolumeId, identity: WorkloadIdentity) -> Self {
-        Self { log, volume, identity, store: None }
+        let opens = log.metrics.as_deref().map(OpenCounters::of);
+        let subject = Arc::new(Subject { volume, identity, store: None });
+        Self { log, subject, opens }
     }
 
     /// From here on records name the store.
     pub fn set_store(&mut self, store: StoreName) {
-        self.store = Some(store);
+        Arc::make_mut(&mut self.subject).store = Some(store);
     }
 
     /// Records a decision about the whole volume: allowed, or denied for a reason.
     pub fn decided(&self, action: AuditAction, reason: Option<String>) {
         let decision = if reason.is_some() { Decision::Denied } else { Decision::Allowed };
-        self.log.record(AuditRecord { reason, ..self.record(action, decision) });
+        self.record(action, decision, reason, None);
     }
 
-    fn record(&self, action: AuditAction, decision: Decision) -> AuditRecord {
-        AuditRecord {
-            time: self.log.clock.now(),
-            action,
-            decision,
-            reason: None,
-            volume: self.volume.clone(),
-            identity: self.identity.clone(),
-            store: self.store.clone(),
-            object: None,
-            generation: None,
-            opener: None,
-        }
+    fn record(
+        &self,
+        action: AuditAction,
+        decision: Decision,
+        reason: Option<String>,
+        opened: Option<Opened>,
+    ) {
+        let (time, subject) = (self.log.clock.now(), Arc::clone(&self.subject));
+        self.log.record(Entry { time, action, decision, reason, subject, opened });
     }
 }
 
 impl AuditSink for VolumeAudit {
+    fn is_interested(&self) -> bool {
+        self.log.queue.is_some()
+    }
+
     fn opened(&self, object: &str, generation: Generation, opener: Opener, decision: Decision) {
-        if let Some(metrics) = &self.log.metrics {
-            let decision = match decision {
-                Decision::Allowed => "allowed",
-                Decision::Denied => "denied",
-            };
-            metrics.opens.get_or_create(&metrics::Decision { decision }).inc();
+        if let Some(opens) = &self.opens {
+            opens.count(decision);
         }
-        self.log.record(AuditRecord {
-            object: Some(object.to_owned()),
-            generation: Some(generation),
-            opener: Some(opener),
-            ..self.record(AuditAction::Open, decision)
-        });
+        let opened = Opened { object: object.to_owned(), generation, opener };
+        self.record(AuditAction::Open, decision, None, Some(opened));
     }
 }
 

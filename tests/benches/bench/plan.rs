@@ -70,7 +70,9 @@ impl Plan {
         }
     }
 
+    /// The rows without goals are measured when they are asked for.
     pub(crate) fn has(&self, group: &str) -> bool {
-        self.groups.is_empty() || self.groups.iter().any(|it| it == group)
+        let is_wanted = self.groups.is_empty() && group != crate::rows::scaling::GROUP;
+        is_wanted || self.groups.iter().any(|it| it == group)
     }
 }

@@ -12,12 +12,16 @@ use rustix::fs::{Mode, OFlags, open};
 use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
 
 const PAGE: usize = 4096;
+/// Of a read: more than any file that is read so.
+const BUFFER: usize = 16 << 10;
 
 /// An operation on a path.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Operation {
     /// open, one read, close.
     Read,
+    /// open, read to the end, close, as `std::fs::read` does it.
+    Whole,
     /// stat, links followed.
     Stat,
     /// opendir, all entries, closedir.
@@ -34,6 +38,7 @@ impl Operation {
                 let file = open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
                 rustix::io::read(&file, buffer)?
             }
+            Self::Whole => std::fs::read(path)?.len(),
             Self::Stat => rustix::fs::stat(path)?.st_size as usize,
             Self::List => {
                 let mut entries = 0;
@@ -49,7 +54,7 @@ impl Operation {
 
     /// Microseconds an operation, in the mean of so many on these paths in turn.
     pub(crate) fn timed(self, paths: &[PathBuf], operations: usize) -> anyhow::Result<f64> {
-        let mut buffer = vec![0; 2 << 20];
+        let mut buffer = vec![0; BUFFER];
         let mut sum = 0;
         let began = Instant::now();
         for path in paths.iter().cycle().take(operations) {

@@ -5,6 +5,7 @@ pub(crate) mod fill;
 pub(crate) mod publish;
 pub(crate) mod readers;
 pub(crate) mod rotation;
+pub(crate) mod scaling;
 pub(crate) mod sidecar;
 pub(crate) mod sizes;
 pub(crate) mod takeover;
@@ -47,7 +48,7 @@ impl Bench {
 
 type Group = (&'static str, for<'a> fn(&'a Bench) -> LocalBoxFuture<'a, anyhow::Result<Vec<Row>>>);
 
-const GROUPS: [Group; 9] = [
+const GROUPS: [Group; 10] = [
     (publish::GROUP, |bench| publish::measure(bench).boxed_local()),
     (sidecar::GROUP, |bench| sidecar::measure(bench).boxed_local()),
     (files::GROUP, |bench| files::audited(bench).boxed_local()),
@@ -57,6 +58,7 @@ const GROUPS: [Group; 9] = [
     (rotation::GROUP, |bench| rotation::measure(bench).boxed_local()),
     (takeover::GROUP, |bench| takeover::measure(bench).boxed_local()),
     (sizes::GROUP, |bench| sizes::measure(bench).boxed_local()),
+    (scaling::GROUP, |bench| scaling::measure(bench).boxed_local()),
 ];
 
 /// Measures what the plan has; a group that fails is a row that isn't met, and the rest goes on.
