@@ -67,7 +67,9 @@ async fn publishes(bench: &Bench, volumes: &Arc<Volumes>, class: &str) -> anyhow
 
 async fn volumes(bench: &Bench) -> anyhow::Result<Vec<Row>> {
     sotto_runtime::hardening::raise_open_files()?;
-    let scene = Arc::new(Volumes::start(bench.processors, |_| {}).await?);
+    // Room for one more.
+    let room = |config: &mut serde_json::Value| config["limits"] = json!({ "volumes": 1_100 });
+    let scene = Arc::new(Volumes::start(bench.processors, room).await?);
     scene.class("five", &[64; 5]).await?;
     let (mut rows, mut there) = (Vec::new(), Vec::<Published>::new());
     for count in VOLUMES {

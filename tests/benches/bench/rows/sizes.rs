@@ -31,6 +31,12 @@ pub(crate) async fn measure(_bench: &Bench) -> anyhow::Result<Vec<Row>> {
             "MB",
             size.map(Samples::one).unwrap_or_default(),
         );
+        let row = match name {
+            "sotto-csi" => row.note(
+                "of its symbols a quarter is HTTP/2 and gRPC, on unix sockets only (h2, hyper, tonic), a tenth the runtime's",
+            ),
+            _ => row,
+        };
         let mut row = row.beside("bao", peer.clone()).goal(Figure::Ours, AtMost(most));
         if !is_there {
             row.state = State::NotBuilt(name);
