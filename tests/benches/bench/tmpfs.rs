@@ -10,6 +10,8 @@ use tempfile::TempDir;
 
 /// A tmpfs on every Linux.
 const AT: &str = "/dev/shm";
+/// As deep as a volume in a container.
+const VOLUME: &str = "secrets";
 const TMPFS_MAGIC: i64 = 0x0102_1994;
 
 /// A directory of files.
@@ -21,8 +23,8 @@ impl Tmpfs {
         let directory = tempfile::Builder::new().prefix("sotto-tmpfs-").tempdir_in(AT)?;
         let kind = rustix::fs::statfs(directory.path())?.f_type;
         ensure!(kind as i64 == TMPFS_MAGIC, "{AT} is no tmpfs");
-        let at = directory.path();
-        std::fs::create_dir(at.join("..1"))?;
+        let at = &directory.path().join(VOLUME);
+        std::fs::create_dir_all(at.join("..1"))?;
         for (name, bytes) in files {
             std::fs::write(at.join("..1").join(name), vec![b'x'; *bytes])?;
             symlink(Path::new("..data").join(name), at.join(name))?;
@@ -33,6 +35,6 @@ impl Tmpfs {
     }
 
     pub(crate) fn root(&self) -> PathBuf {
-        self.0.path().to_owned()
+        self.0.path().join(VOLUME)
     }
 }

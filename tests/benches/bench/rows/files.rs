@@ -82,7 +82,9 @@ impl Scene {
         let mut sizes = [SMALL; FILES];
         sizes[1] = PAGE;
         volumes.class("files", &sizes).await?;
-        let ours = volumes.publish("files", REFRESH).await?.target;
+        let target = volumes.publish("files", REFRESH).await?.target;
+        // As a container sees it: kubelet's path has twice the directories of the others'.
+        let ours = volumes.scene.node().show_in_container(&target, "mnt/secrets")?;
         // Threads that came with the volume.
         bench.processors.pin_side(&volumes.pids())?;
         let named = |(number, size): (usize, &usize)| (format!("s{number}"), *size);
@@ -136,7 +138,7 @@ pub(crate) async fn audited(bench: &Bench) -> anyhow::Result<Vec<Row>> {
                  tmpfs has it in the inode. The layout is every Kubernetes volume's";
     let mapped = "the audited open is all of the difference but a page fault";
     for (what, [ours, tmpfs], goal, note) in [
-        ("stat of the file itself", plain_stat, 1.2, ""),
+        ("stat of the file itself", plain_stat, 1.2, "no message is sent: see the next one"),
         ("stat through the volume's two links", stat, 1.2, links),
         ("readdir of 20", list, 2.5, ""),
         ("open + mmap + read a page + close", map, 3.0, mapped),
