@@ -5,8 +5,9 @@ CARGO ?= cargo
 ARGS ?=
 ROW ?=
 MINUTES ?= 2
+QUICK ?=
 
-.PHONY: help demo build test tools sanity faults soak check bench-memory bench-rotation bench-sidecar clean
+.PHONY: help demo build test tools sanity faults soak check release bench bench-memory bench-rotation bench-sidecar clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 16
@@ -42,17 +43,24 @@ check: ## format, lints, documentation, architecture, licences and advisories
 	@tests/tools/check-manifests
 	@tests/tools/check-policies
 
+release: ## build what ships, each binary by itself as the images do
+	$(CARGO) build --locked --release -p sotto-csi --bin sotto-csi
+	$(CARGO) build --locked --release -p sotto-node --bin sotto-node
+	$(CARGO) build --locked --release -p sotto-sidecar --bin sotto-agent
+	$(CARGO) build --locked --release -p sotto-webhook --bin sotto-webhook
+
+bench: tools release ## Sotto beside its peers, as README.md shows it; QUICK=1 in five minutes, ROW="files publish"
+	@SOTTO_BINARIES=$(CURDIR)/target/release tests/tools/with-mounts $(CARGO) bench --locked -p sotto-tests --bench bench --profile ci -- $(if $(QUICK),--quick) $(ROW:%=--row=%)
+
 bench-memory: ## resident memory, threads and fds of sotto-node (supervisor and worker) at 10, 100 and 250 volumes
 	$(CARGO) build --locked --workspace --bins --profile ci
 	@tests/tools/with-mounts $(CARGO) bench --locked -p sotto-tests --bench node_memory --profile ci
 
-bench-rotation: tools ## Sotto beside `bao agent`: write to file, CPU, memory with 1 and 50 secrets
-	$(CARGO) build --locked -p sotto-csi -p sotto-node --bins --profile ci
-	@tests/tools/with-mounts $(CARGO) bench --locked -p sotto-tests --bench rotation --profile ci
+bench-rotation: ## the rows of `make bench` that are about rotation
+	@$(MAKE) --no-print-directory bench ROW=rotation
 
-bench-sidecar: tools ## a sidecar beside `bao agent`: start to first secret, memory with 1 and 50 secrets, size
-	$(CARGO) build --locked -p sotto-csi -p sotto-node -p sotto-sidecar -p sotto-webhook --bins --profile ci
-	@tests/tools/with-mounts $(CARGO) bench --locked -p sotto-tests --bench sidecar --profile ci
+bench-sidecar: ## the rows of `make bench` that are about the sidecar
+	@$(MAKE) --no-print-directory bench ROW=sidecar
 
 clean: ## remove what was built and the tools
 	$(CARGO) clean

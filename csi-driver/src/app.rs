@@ -99,6 +99,7 @@ impl App {
 
         let listener = agents_listener(&driver.settings)?;
         driver.drain.spawn(broker::serve(Arc::clone(&driver), listener));
+        driver.drain.spawn(driver.tidy.clone().run(driver.drain.clone()));
         driver.drain.spawn(takeover::run(Arc::clone(&driver)));
         driver.drain.spawn(unserved::run(Arc::clone(&driver)));
         if driver.settings.sidecar.is_some() {

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use sotto_runtime::drain::Drain;
 use sotto_runtime::metrics::{self, DriverMetrics, Sample};
+use sotto_runtime::tidy::Tidy;
 use tokio::sync::{Notify, Semaphore, watch};
 use tokio::time::Instant;
 
@@ -56,6 +57,8 @@ pub struct Driver {
     pub(crate) askers: Arc<Semaphore>,
     /// What is counted.
     pub metrics: DriverMetrics,
+    /// Who is told of volumes that came and went: their requests leave free memory.
+    pub(crate) tidy: Tidy,
     leaving: AtomicBool,
     started: Instant,
 }
@@ -79,6 +82,7 @@ impl Driver {
             helpers: std::array::from_fn(|_| Arc::new(Semaphore::new(MAX_HELPERS))),
             askers: Arc::new(Semaphore::new(MAX_HELPERS)),
             metrics: DriverMetrics::default(),
+            tidy: Tidy::default(),
             leaving: AtomicBool::new(false),
             started: Instant::now(),
         }

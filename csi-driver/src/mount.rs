@@ -239,4 +239,33 @@ mod tests {
         let left = crate::mountinfo::read().unwrap();
         assert!(!left.iter().any(|mount| volume_of(mount).as_ref() == Some(&id)));
     }
+
+    #[test]
+    fn whether_something_is_mounted_is_told_though_nobody_serves_it() {
+        let directory = tempfile::tempdir().unwrap();
+        let kubelet = crate::target::KubeletDir::open(directory.path()).unwrap();
+        let relative = "pods/uid-1/volumes/kubernetes.io~csi/secrets";
+        std::fs::create_dir_all(directory.path().join(relative)).unwrap();
+        let path = directory.path().join(relative).join("mount");
+        let parent = kubelet.open_parent(&kubelet.target(path.to_str().unwrap()).unwrap()).unwrap();
+        assert_eq!(parent.is_mounted().unwrap(), Some(false), "there is no target");
+        let target = parent.make_target().unwrap();
+        assert_eq!(parent.is_mounted().unwrap(), Some(false));
+        let id = VolumeId::parse("unserved").unwrap();
+        let options = Options { id_mapping: IdMapping::Off, context: None, resend: true };
+        let connection = Fresh::create(&id, &options).unwrap().attach(&target).unwrap();
+        // Hangs if the kernel asks whoever should serve it.
+        let (told, tells) = std::sync::mpsc::channel();
+        let asking = std::thread::spawn(move || {
+            let _ = told.send(parent.is_mounted().map_err(|error| error.to_string()));
+            parent
+        });
+        let deadline = std::time::Duration::from_secs(10);
+        assert_eq!(tells.recv_timeout(deadline).unwrap(), Ok(Some(true)));
+        let parent = asking.join().unwrap();
+        drop(connection);
+        assert_eq!(parent.is_mounted().unwrap(), Some(true), "dead, and mounted");
+        end(&parent, End::Forced).unwrap();
+        assert_eq!(parent.is_mounted().unwrap(), Some(false));
+    }
 }

@@ -11,8 +11,8 @@ use std::path::{Path, PathBuf};
 
 /// Largest table that is read: a node with a hundred thousand mounts.
 const MAX_TABLE_BYTES: u64 = 32 << 20;
-/// Read at one go as far as possible: the kernel's table may change between two reads.
-const BUFFER_BYTES: usize = 1 << 20;
+/// The kernel gives a page at a time whatever the buffer's size: a larger one is only paged in and wiped.
+const BUFFER_BYTES: usize = 8 << 10;
 
 /// One mount.
 #[derive(Debug, Clone, PartialEq, Eq)]

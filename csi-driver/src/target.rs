@@ -9,7 +9,7 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Component, Path, PathBuf};
 
-use rustix::fs::{AtFlags, CWD, Mode, OFlags, ResolveFlags};
+use rustix::fs::{AtFlags, CWD, Mode, OFlags, ResolveFlags, StatxAttributes, StatxFlags};
 use rustix::io::Errno;
 use sotto_core::identity::PodUid;
 
@@ -175,6 +175,23 @@ impl Parent {
             Err(error) => return Err(error.into()),
         }
         Ok(beneath(&self.0, Path::new(MOUNT), ResolveFlags::NO_XDEV)?)
+    }
+
+    /// Whether something is mounted on the target; nothing is where no target is. Asks no mounted file system anything:
+    /// the kernel answers from what it has. `None` where the kernel doesn't tell (Linux before 5.8).
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn is_mounted(&self) -> io::Result<Option<bool>> {
+        let flags = AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT | AtFlags::STATX_DONT_SYNC;
+        match rustix::fs::statx(&self.0, MOUNT, flags, StatxFlags::empty()) {
+            Ok(found) => {
+                let tells = found.stx_attributes_mask.contains(StatxAttributes::MOUNT_ROOT);
+                Ok(tells.then(|| found.stx_attributes.contains(StatxAttributes::MOUNT_ROOT)))
+            }
+            Err(Errno::NOENT) => Ok(Some(false)),
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// Removes the target directory, empty and not mounted upon; done already is done.

@@ -65,6 +65,7 @@ pub async fn unpublish(
     }
     let (journal, volume) = (Arc::clone(&driver.journal), id.clone());
     blocking(move || journal.forget(&volume)).await.map_err(UnpublishError::Journal)?;
+    driver.tidy.soon();
     tracing::info!(volume = %id, %target, "unpublished");
     Ok(())
 }

@@ -100,21 +100,21 @@ pub fn processors() -> io::Result<Vec<usize>> {
 /// # Errors
 /// The kernel refuses.
 pub fn pin_this_thread(processor: usize) -> io::Result<()> {
-    Ok(sched_setaffinity(None, &only(processor))?)
+    Ok(sched_setaffinity(None, &only(&[processor]))?)
 }
 
-/// Confines every thread of these processes, and of all below them, to a processor: `taskset -ap`.
+/// Confines every thread of these processes, and of all below them, to some processors: `taskset -ap`.
 ///
 /// # Errors
 /// One of `roots` has ended.
-pub fn pin(roots: &[u32], processor: usize) -> anyhow::Result<()> {
+pub fn pin(roots: &[u32], processors: &[usize]) -> anyhow::Result<()> {
     for root in roots {
         ensure!(procfs::state(*root).is_some(), "process {root} has ended");
         for pid in procfs::tree(*root) {
             for thread in std::fs::read_dir(format!("/proc/{pid}/task"))?.flatten() {
                 let id = thread.file_name().to_string_lossy().parse().ok().and_then(Pid::from_raw);
                 let id = id.context("a thread without a number")?;
-                match sched_setaffinity(Some(id), &only(processor)) {
+                match sched_setaffinity(Some(id), &only(processors)) {
                     // One that ended meanwhile needs no processor.
                     Ok(()) | Err(Errno::SRCH) => {}
                     Err(error) => return Err(error).context("a process can't be pinned"),
@@ -125,9 +125,26 @@ pub fn pin(roots: &[u32], processor: usize) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn only(processor: usize) -> CpuSet {
+/// Confines the threads of this name of a process to a processor; says how many there were.
+///
+/// # Errors
+/// The process has ended.
+pub fn pin_named(pid: u32, name: &str, processor: usize) -> anyhow::Result<usize> {
+    let mut pinned = 0;
+    for thread in std::fs::read_dir(format!("/proc/{pid}/task"))?.flatten() {
+        let comm = std::fs::read_to_string(thread.path().join("comm")).unwrap_or_default();
+        let id = thread.file_name().to_string_lossy().parse().ok().and_then(Pid::from_raw);
+        if comm.trim_end() == name {
+            sched_setaffinity(id, &only(&[processor]))?;
+            pinned += 1;
+        }
+    }
+    Ok(pinned)
+}
+
+fn only(processors: &[usize]) -> CpuSet {
     let mut set = CpuSet::new();
-    set.set(processor);
+    processors.iter().for_each(|processor| set.set(*processor));
     set
 }
 
@@ -171,6 +188,6 @@ mod tests {
     #[test]
     fn a_process_that_has_ended_is_no_zero() {
         assert!(Usage::of(&[u32::MAX]).is_err());
-        assert!(pin(&[u32::MAX], 0).is_err());
+        assert!(pin(&[u32::MAX], &[0]).is_err());
     }
 }

@@ -58,6 +58,8 @@ fn each_link_of_a_page_leads_somewhere() {
         "deploy/MIGRATION.md",
         "deploy/MODES.md",
         "deploy/ENVIRONMENT.md",
+        "PERFORMANCE.md",
+        "tests/benches/README.md",
     ] {
         let path = root().join(page);
         let text = std::fs::read_to_string(&path).expect("a page can be read");

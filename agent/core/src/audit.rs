@@ -56,8 +56,8 @@ fn known<S: Serializer>(id: &u32, serializer: S) -> Result<S::Ok, S::Error> {
 }
 
 /// One line of the audit log. Serialized as it stands; fields that don't apply are left out.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct AuditRecord {
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct AuditRecord<'a> {
     /// When, RFC 3339 in UTC with milliseconds.
     #[serde(serialize_with = "rfc3339")]
     pub time: SystemTime,
@@ -67,19 +67,19 @@ pub struct AuditRecord {
     pub decision: Decision,
     /// Why, where it was denied.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub reason: Option<String>,
+    pub reason: Option<&'a str>,
     /// The volume; none where the pod itself is meant.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub volume: Option<VolumeId>,
+    pub volume: Option<&'a VolumeId>,
     /// The pod that the volume belongs to.
     #[serde(flatten)]
-    pub identity: WorkloadIdentity,
+    pub identity: &'a WorkloadIdentity,
     /// The store, once known.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub store: Option<StoreName>,
+    pub store: Option<&'a StoreName>,
     /// The object's file name, for `open`.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub object: Option<String>,
+    pub object: Option<&'a str>,
     /// The generation opened.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub generation: Option<Generation>,
@@ -105,8 +105,8 @@ mod tests {
             action: AuditAction::Open,
             decision: Decision::Allowed,
             reason: None,
-            volume: VolumeId::parse("csi-1").ok(),
-            identity: WorkloadIdentity {
+            volume: Some(&VolumeId::parse("csi-1").unwrap()),
+            identity: &WorkloadIdentity {
                 namespace: Namespace::parse("payments").unwrap(),
                 pod_name: PodName::parse("web-0").unwrap(),
                 pod_uid: PodUid::parse("u-1").unwrap(),
@@ -114,11 +114,11 @@ mod tests {
                 node: NodeName::parse("node-1").unwrap(),
             },
             store: None,
-            object: Some("db-password".to_owned()),
+            object: Some("db-password"),
             generation: Generation::new(1),
             opener: Some(Opener { uid: 1000, gid: 1000, pid: 7 }),
         };
-        let json = serde_json::to_value(&record).unwrap();
+        let json = serde_json::to_value(record).unwrap();
         assert_eq!(
             json,
             serde_json::json!({

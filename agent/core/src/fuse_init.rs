@@ -50,6 +50,9 @@ pub struct InitFlags(pub u64);
 impl InitFlags {
     /// Reads of one file may be in flight together.
     pub const ASYNC_READ: Self = Self(1 << 0);
+    /// A file whose time of the last change is another one is read anew: `..sotto/status.json`, where no open says
+    /// that it isn't to be cached.
+    pub const AUTO_INVAL_DATA: Self = Self(1 << 12);
     /// Directory entries may come with their attributes.
     pub const DO_READDIRPLUS: Self = Self(1 << 13);
     /// The kernel decides when they do.
@@ -71,6 +74,7 @@ impl InitFlags {
     /// (a server's end is ENODEV).
     pub const WANTED: Self = Self(
         Self::ASYNC_READ.0
+            | Self::AUTO_INVAL_DATA.0
             | Self::DO_READDIRPLUS.0
             | Self::READDIRPLUS_AUTO.0
             | Self::PARALLEL_DIROPS.0

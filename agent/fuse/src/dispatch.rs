@@ -2,7 +2,7 @@
 //!
 //! What the kernel may keep: names, attributes, links and pages for an hour, because they change only
 //! by operations that the kernel makes itself (a rotation) or is told of (an invalidation). Each open
-//! still comes here, which is what makes it auditable.
+//! still comes here, which is what makes it auditable: unless nobody wants to hear of it ([`AuditSink`]).
 
 mod errno;
 
@@ -57,6 +57,8 @@ impl Dispatcher {
             Operation::Open { flags } => self.open(request, flags),
             Operation::Read { offset, size } => self.read(inode, offset, size),
             Operation::Release { handle } => self.release(inode, handle),
+            // The kernel keeps listings all the same, and asks no more.
+            Operation::OpenDirectory if !self.audit.is_interested() => Reply::Error(Errno::ENOSYS),
             Operation::OpenDirectory => {
                 Reply::opened(0, FopenFlags::FOPEN_KEEP_CACHE | FopenFlags::FOPEN_CACHE_DIR)
             }
@@ -140,6 +142,10 @@ impl Dispatcher {
     }
 
     fn open(&self, request: &Request<'_>, flags: i32) -> Reply {
+        if !self.audit.is_interested() {
+            // Not an error to whoever opens: the kernel opens by itself from now on, and keeps its cache.
+            return Reply::Error(Errno::ENOSYS);
+        }
         let to_write = OpenFlags(flags).acc_mode() != OpenAccMode::O_RDONLY;
         let open = self.tree.open(request.inode, to_write);
         let decision = if open.result.is_ok() { Decision::Allowed } else { Decision::Denied };

@@ -64,6 +64,9 @@ impl Server {
         audit: Arc<dyn AuditSink>,
         name: &str,
     ) -> io::Result<Self> {
+        if !audit.is_interested() {
+            tree.expect_no_opens();
+        }
         let handle = RandomState::new().build_hasher().finish();
         let dispatcher = Dispatcher::new(tree, audit, init.is_id_mapped(), handle);
         let device = Arc::new(Device::new(fuse)?);

@@ -85,6 +85,7 @@ impl Tree {
                 touched: BTreeMap::new(),
                 unlinked: BTreeSet::new(),
                 status,
+                counts_opens: true,
             }),
         }
     }
@@ -143,6 +144,13 @@ impl Tree {
                 Err(TreeError::NotLink)
             }
         }
+    }
+
+    /// From now on the kernel opens files by itself: each generation may be open.
+    pub fn expect_no_opens(&self) {
+        let mut state = self.write();
+        state.counts_opens = false;
+        state.held.values_mut().for_each(|held| held.opens_known = false);
     }
 
     /// Opens a file. A granted open of an object must be ended by [`Self::release`].

@@ -17,6 +17,8 @@ mod revocation;
 mod rotation;
 #[path = "mount/takeover.rs"]
 mod takeover;
+#[path = "mount/unaudited.rs"]
+mod unaudited;
 #[path = "mount/volume.rs"]
 mod volume;
 #[path = "mount/writing.rs"]

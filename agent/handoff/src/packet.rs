@@ -9,7 +9,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
-    SendAncillaryMessage, SendFlags, recvmsg, sendmsg,
+    SendAncillaryMessage, SendFlags, recv, recvmsg, sendmsg,
 };
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
@@ -130,7 +130,15 @@ fn send_now(socket: &OwnedFd, packet: &[u8], fd: Option<BorrowedFd<'_>>) -> std:
 
 /// The outer error is the kernel's (would-block included), the inner one the packet's.
 fn receive_now(socket: &OwnedFd) -> rustix::io::Result<Result<Received, PacketError>> {
-    let mut packet = Zeroizing::new(vec![0; MAX_PACKET_BYTES]);
+    // As large as what has come: the largest packet's room, made, wiped and paged in for each, cost a publish a
+    // millisecond.
+    let next = recv(socket, &mut [] as &mut [u8], RecvFlags::PEEK | RecvFlags::TRUNC);
+    let size = match next {
+        Ok((_, size)) => size.min(MAX_PACKET_BYTES),
+        Err(rustix::io::Errno::CONNRESET) => return Ok(Err(PacketError::Closed)),
+        Err(error) => return Err(error),
+    };
+    let mut packet = Zeroizing::new(vec![0; size]);
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(FD_SPACE))];
     let mut control = RecvAncillaryBuffer::new(&mut space);
     let mut buffers = [IoSliceMut::new(&mut packet)];

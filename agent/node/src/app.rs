@@ -1,6 +1,6 @@
 //! The parts of the agent put together; logic knows neither this nor `main`.
 
-use std::io::{BufWriter, Write};
+use std::io::BufWriter;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use sotto_runtime::metrics::{AgentMetrics, Sample};
 use sotto_store::ProviderSockets;
 use sotto_supervisor::worker::ALIVE_INTERVAL;
 use sotto_supervisor::{Keeper, TakenUp};
-use sotto_volume::audit::{AuditLog, HeldBack};
+use sotto_volume::audit::{AuditError, AuditLog, HeldBack};
 use sotto_volume::classes::ClassSource;
 use sotto_volume::cluster::{ClusterView, NoCluster, Reviews};
 use sotto_volume::driver::DriverCalls;
@@ -110,7 +110,7 @@ async fn serve(
     let Config { stores, limits, refresh, tokens, classes, audit, driver, metrics, sidecar } =
         config;
     let Begun { keeper, instance, served, memory, counted, clock, audit: log, held_back } = begun;
-    held_back.write_to(output(audit))?;
+    write_audit(held_back, audit)?;
     let audit = log;
     let drain = Drain::new();
     let readiness = Readiness::new(drain.clone());
@@ -144,6 +144,7 @@ async fn serve(
     });
     let restored = volumes.restore(served)?;
     tracing::info!(restored, "volumes that an earlier worker served are served on");
+    drain.spawn(volumes.tidy().run(drain.clone()));
     drain.spawn(say_alive(keeper, drain.clone()));
     answer_questions(&arguments.admin, &readiness, &volumes, &drain);
     if let Some(address) = metrics {
@@ -267,10 +268,15 @@ fn answer_questions(admin: &str, readiness: &Readiness, volumes: &Volumes, drain
     }
 }
 
-fn output(audit: AuditOutput) -> Box<dyn Write + Send> {
-    match audit {
-        AuditOutput::Stdout => Box::new(BufWriter::new(std::io::stdout())),
-        AuditOutput::File(file) => Box::new(BufWriter::new(file)),
+fn write_audit(held_back: HeldBack, output: AuditOutput) -> Result<(), AuditError> {
+    match output {
+        AuditOutput::Stdout => held_back.write_to(BufWriter::new(std::io::stdout())),
+        AuditOutput::File(file) => held_back.write_to(BufWriter::new(file)),
+        AuditOutput::None => {
+            tracing::warn!("nothing is on record: neither opens nor fetches (audit.output: none)");
+            held_back.discard();
+            Ok(())
+        }
     }
 }
 

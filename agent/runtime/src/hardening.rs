@@ -2,7 +2,7 @@
 //!
 //! Call these first in `main`, while the process has one thread: capabilities and securebits belong to
 //! threads, and the allocator's thresholds must be set before the first large block is freed.
-#![expect(unsafe_code, reason = "prctl, capset and mallopt")]
+#![expect(unsafe_code, reason = "prctl, capset, mallopt and malloc_trim")]
 
 use std::io;
 
@@ -41,6 +41,16 @@ pub fn tune_allocator() {
     unsafe {
         libc::mallopt(libc::M_MMAP_THRESHOLD, 128 << 10);
         libc::mallopt(libc::M_ARENA_MAX, 2);
+    }
+}
+
+/// Gives the pages that the allocator keeps free back to the machine. Takes milliseconds: not for a thread that must
+/// not block. Does nothing on another libc.
+pub fn give_memory_back() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: malloc_trim takes an integer and has no memory preconditions.
+    unsafe {
+        libc::malloc_trim(0);
     }
 }
 

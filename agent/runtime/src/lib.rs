@@ -9,6 +9,7 @@
 //! | [`memory`] | locked memory for secret values |
 //! | [`metrics`] | every metric, with its unit and stability |
 //! | [`telemetry`] | JSON logs on standard error |
+//! | [`tidy`] | memory that was freed, given back to the machine |
 //! | [`drain`] | the end of a process, awaited with a deadline |
 
 pub mod allocator;
@@ -17,6 +18,7 @@ pub mod hardening;
 pub mod memory;
 pub mod metrics;
 pub mod telemetry;
+pub mod tidy;
 
 /// Exit status for a configuration that can't be used (`EX_USAGE` of sysexits).
 pub const EXIT_CONFIGURATION: u8 = 64;

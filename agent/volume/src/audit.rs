@@ -7,21 +7,22 @@
 mod writer;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use sotto_core::audit::{AuditAction, AuditRecord, Decision, Opener};
 use sotto_core::clock::Clock;
 use sotto_core::identity::{StoreName, VolumeId, WorkloadIdentity};
 use sotto_core::snapshot::Generation;
 use sotto_fuse::AuditSink;
-use sotto_runtime::metrics::{self, AgentMetrics};
+use sotto_runtime::metrics::{self, AgentMetrics, Counter};
 use tokio::sync::oneshot;
 
 use writer::Writer;
 
-/// Records that wait to be written: some 400 KiB.
+/// Records that wait to be written: some 100 KiB, and what a million opens a second leave between two looks of the
+/// writer ([`writer`]).
 const QUEUE: usize = 1_024;
 
 /// Why there is no audit log.
@@ -33,9 +34,54 @@ pub enum AuditError {
 }
 
 enum Message {
-    Record(Box<AuditRecord>),
+    Record(Entry),
     /// Answered once everything before it is written.
     Flush(oneshot::Sender<()>),
+}
+
+/// A record on its way: what all of a volume's records say is shared, not copied for each.
+struct Entry {
+    time: SystemTime,
+    action: AuditAction,
+    decision: Decision,
+    reason: Option<String>,
+    subject: Arc<Subject>,
+    opened: Option<Opened>,
+}
+
+/// What a process opened.
+struct Opened {
+    object: String,
+    generation: Generation,
+    opener: Opener,
+}
+
+/// Whom a volume's records are about.
+#[derive(Clone)]
+struct Subject {
+    /// None where the pod itself is meant.
+    volume: Option<VolumeId>,
+    identity: WorkloadIdentity,
+    store: Option<StoreName>,
+}
+
+impl Entry {
+    fn record(&self) -> AuditRecord<'_> {
+        let Subject { volume, identity, store } = &*self.subject;
+        let opened = self.opened.as_ref();
+        AuditRecord {
+            time: self.time,
+            action: self.action,
+            decision: self.decision,
+            reason: self.reason.as_deref(),
+            volume: volume.as_ref(),
+            identity,
+            store: store.as_ref(),
+            object: opened.map(|it| it.object.as_str()),
+            generation: opened.map(|it| it.generation),
+            opener: opened.map(|it| it.opener),
+        }
+    }
 }
 
 /// Records that nobody writes yet.
@@ -43,6 +89,7 @@ pub struct HeldBack {
     messages: Receiver<Message>,
     lost: Arc<AtomicU64>,
     clock: Arc<dyn Clock>,
+    is_on: Arc<AtomicBool>,
 }
 
 impl HeldBack {
@@ -51,7 +98,7 @@ impl HeldBack {
     /// # Errors
     /// The thread could not be started.
     pub fn write_to(self, output: impl std::io::Write + Send + 'static) -> Result<(), AuditError> {
-        let Self { messages, lost, clock } = self;
+        let Self { messages, lost, clock, .. } = self;
         let writer = Writer::new(output, lost, clock);
         std::thread::Builder::new()
             .name("audit".to_owned())
@@ -59,12 +106,18 @@ impl HeldBack {
             .map_err(AuditError::Thread)?;
         Ok(())
     }
+
+    /// Nothing is recorded from here on, so that opens need not be asked for: see [`AuditSink::is_interested`].
+    pub fn discard(self) {
+        self.is_on.store(false, Ordering::Release);
+    }
 }
 
 /// A handle to the audit log; cheap to clone. The thread ends with the last handle.
 #[derive(Clone)]
 pub struct AuditLog {
     queue: SyncSender<Message>,
+    is_on: Arc<AtomicBool>,
     lost: Arc<AtomicU64>,
     clock: Arc<dyn Clock>,
     metrics: Option<Arc<AgentMetrics>>,
@@ -88,9 +141,14 @@ impl AuditLog {
     #[must_use]
     pub fn held_back(clock: Arc<dyn Clock>) -> (Self, HeldBack) {
         let (queue, messages) = sync_channel(QUEUE);
-        let lost = Arc::new(AtomicU64::new(0));
-        let held_back = HeldBack { messages, lost: Arc::clone(&lost), clock: Arc::clone(&clock) };
-        (Self { queue, lost, clock, metrics: None }, held_back)
+        let (lost, is_on) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicBool::new(true)));
+        let held_back = HeldBack {
+            messages,
+            lost: Arc::clone(&lost),
+            clock: Arc::clone(&clock),
+            is_on: Arc::clone(&is_on),
+        };
+        (Self { queue, is_on, lost, clock, metrics: None }, held_back)
     }
 
     /// Counts opens there, too; those of records that are lost as well.
@@ -100,15 +158,20 @@ impl AuditLog {
     }
 
     /// Queues a record; never waits.
-    pub fn record(&self, record: AuditRecord) {
-        if self.queue.try_send(Message::Record(Box::new(record))).is_err() {
+    fn record(&self, entry: Entry) {
+        if self.is_on() && self.queue.try_send(Message::Record(entry)).is_err() {
             self.lost.fetch_add(1, Ordering::Relaxed);
         }
     }
 
+    fn is_on(&self) -> bool {
+        self.is_on.load(Ordering::Acquire)
+    }
+
     /// Records a refusal that concerns a pod rather than one volume of it.
     pub fn denied(&self, action: AuditAction, identity: WorkloadIdentity, reason: String) {
-        let about = VolumeAudit { log: self.clone(), volume: None, identity, store: None };
+        let subject = Arc::new(Subject { volume: None, identity, store: None });
+        let about = VolumeAudit { log: self.clone(), subject, opens: None };
         about.decided(action, Some(reason));
     }
 
@@ -120,6 +183,9 @@ impl AuditLog {
 
     /// Waits until everything recorded so far is written. False if that took longer than `deadline`.
     pub async fn flush(&self, deadline: Duration) -> bool {
+        if !self.is_on() {
+            return true;
+        }
         let flush = async {
             loop {
                 let (written, done) = oneshot::channel();
@@ -141,60 +207,75 @@ impl AuditLog {
 #[derive(Clone)]
 pub struct VolumeAudit {
     log: AuditLog,
-    volume: Option<VolumeId>,
-    identity: WorkloadIdentity,
-    store: Option<StoreName>,
+    subject: Arc<Subject>,
+    opens: Option<OpenCounters>,
+}
+
+/// Of allowed and of denied opens: looked up once, not at each open.
+#[derive(Clone)]
+struct OpenCounters([Counter; 2]);
+
+impl OpenCounters {
+    fn of(metrics: &AgentMetrics) -> Self {
+        Self(
+            ["allowed", "denied"].map(|decision| {
+                metrics.opens.get_or_create(&metrics::Decision { decision }).clone()
+            }),
+        )
+    }
+
+    fn count(&self, decision: Decision) {
+        let Self([allowed, denied]) = self;
+        match decision {
+            Decision::Allowed => allowed.inc(),
+            Decision::Denied => denied.inc(),
+        };
+    }
 }
 
 impl VolumeAudit {
     /// Records about this volume of this pod.
     #[must_use]
     pub fn new(log: AuditLog, volume: VolumeId, identity: WorkloadIdentity) -> Self {
-        Self { log, volume: Some(volume), identity, store: None }
+        let opens = log.metrics.as_deref().map(OpenCounters::of);
+        let subject = Arc::new(Subject { volume: Some(volume), identity, store: None });
+        Self { log, subject, opens }
     }
 
     /// From here on records name the store.
     pub fn set_store(&mut self, store: StoreName) {
-        self.store = Some(store);
+        Arc::make_mut(&mut self.subject).store = Some(store);
     }
 
     /// Records a decision about the whole volume: allowed, or denied for a reason.
     pub fn decided(&self, action: AuditAction, reason: Option<String>) {
         let decision = if reason.is_some() { Decision::Denied } else { Decision::Allowed };
-        self.log.record(AuditRecord { reason, ..self.record(action, decision) });
+        self.record(action, decision, reason, None);
     }
 
-    fn record(&self, action: AuditAction, decision: Decision) -> AuditRecord {
-        AuditRecord {
-            time: self.log.clock.now(),
-            action,
-            decision,
-            reason: None,
-            volume: self.volume.clone(),
-            identity: self.identity.clone(),
-            store: self.store.clone(),
-            object: None,
-            generation: None,
-            opener: None,
-        }
+    fn record(
+        &self,
+        action: AuditAction,
+        decision: Decision,
+        reason: Option<String>,
+        opened: Option<Opened>,
+    ) {
+        let (time, subject) = (self.log.clock.now(), Arc::clone(&self.subject));
+        self.log.record(Entry { time, action, decision, reason, subject, opened });
     }
 }
 
 impl AuditSink for VolumeAudit {
+    fn is_interested(&self) -> bool {
+        self.log.is_on()
+    }
+
     fn opened(&self, object: &str, generation: Generation, opener: Opener, decision: Decision) {
-        if let Some(metrics) = &self.log.metrics {
-            let decision = match decision {
-                Decision::Allowed => "allowed",
-                Decision::Denied => "denied",
-            };
-            metrics.opens.get_or_create(&metrics::Decision { decision }).inc();
+        if let Some(opens) = &self.opens {
+            opens.count(decision);
         }
-        self.log.record(AuditRecord {
-            object: Some(object.to_owned()),
-            generation: Some(generation),
-            opener: Some(opener),
-            ..self.record(AuditAction::Open, decision)
-        });
+        let opened = Opened { object: object.to_owned(), generation, opener };
+        self.record(AuditAction::Open, decision, None, Some(opened));
     }
 }
 

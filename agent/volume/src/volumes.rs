@@ -42,6 +42,7 @@ use sotto_handoff::message::{self, Prepare, Prepared, Release};
 use sotto_handoff::message::{Return, Returned, Serve, Token};
 use sotto_runtime::drain::Drain;
 use sotto_runtime::metrics::AgentMetrics;
+use sotto_runtime::tidy::Tidy;
 use sotto_store::Stores;
 use sotto_supervisor::Keeper;
 use tokio::sync::{oneshot, watch};
@@ -148,6 +149,7 @@ struct Shared {
     /// What the driver last said about another agent's volumes.
     standby: watch::Sender<Option<message::Standby>>,
     gates: Gates,
+    tidy: Tidy,
 }
 
 /// All volumes; cheap to clone.
@@ -160,7 +162,14 @@ impl Volumes {
     pub fn new(services: Services) -> Self {
         let gates = Gates::new(services.stores.names());
         let (registry, standby) = (Registry::default(), watch::Sender::new(None));
-        Self(Arc::new(Shared { services, registry, standby, gates }))
+        let tidy = Tidy::default();
+        Self(Arc::new(Shared { services, registry, standby, gates, tidy }))
+    }
+
+    /// Who is told when a volume has gone; to be run by the process.
+    #[must_use]
+    pub fn tidy(&self) -> Tidy {
+        self.0.tidy.clone()
     }
 
     /// What the driver says about the volumes of another agent whose place this one is about to take.

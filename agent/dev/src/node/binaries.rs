@@ -1,6 +1,10 @@
-//! Where sotto-csi and sotto-node were built: beside this executable.
+//! Where sotto-csi and sotto-node were built: beside this executable, or where the environment says.
 
 use std::path::{Path, PathBuf};
+
+/// Names the directory of the binaries, where they were built apart from this executable: a bench measures those of
+/// the release profile.
+const VARIABLE: &str = "SOTTO_BINARIES";
 
 /// The binaries are not there.
 #[derive(Debug, thiserror::Error)]
@@ -15,12 +19,14 @@ pub struct Binaries {
 }
 
 impl Binaries {
-    /// Looks in this executable's directory and in its parent (a test runs from `target/debug/deps`).
+    /// Looks in the directory that the environment names, else in this executable's directory and in its parent (a
+    /// test runs from `target/debug/deps`).
     ///
     /// # Errors
-    /// Neither holds both.
+    /// None of them holds both.
     pub fn find() -> Result<Self, NotBuilt> {
-        let this = std::env::current_exe().unwrap_or_default();
+        let named = std::env::var_os(VARIABLE).map(|it| Path::new(&it).join("binary"));
+        let this = named.unwrap_or_else(|| std::env::current_exe().unwrap_or_default());
         let has_both = |directory: &&Path| {
             ["sotto-csi", "sotto-node"].iter().all(|name| directory.join(name).is_file())
         };

@@ -206,7 +206,8 @@ impl State {
     pub(super) fn commit(&mut self) {
         self.unsettled = None;
         let Some(staged) = self.staged.take() else { return };
-        self.held.insert(staged.snapshot.generation(), Held::new(&staged.snapshot));
+        let held = Held { opens_known: self.counts_opens, ..Held::new(&staged.snapshot) };
+        self.held.insert(staged.snapshot.generation(), held);
         self.current = staged.snapshot;
         self.prune();
     }

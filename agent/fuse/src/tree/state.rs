@@ -102,6 +102,8 @@ pub(super) struct State {
     /// Removed from their directories; who has them open sees them still.
     pub(super) unlinked: BTreeSet<Inode>,
     pub(super) status: Status,
+    /// False if the kernel opens files by itself: then nobody knows what is open.
+    pub(super) counts_opens: bool,
 }
 
 /// A node of some snapshot under the inode number by which it was asked for.

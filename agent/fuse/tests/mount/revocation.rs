@@ -15,7 +15,7 @@ fn object() -> ObjectPath {
     ObjectPath::parse("a").unwrap()
 }
 
-fn invalidate(volume: &Volume, inodes: Vec<Inode>) {
+pub(crate) fn invalidate(volume: &Volume, inodes: Vec<Inode>) {
     for inode in inodes {
         volume.server.invalidate(inode).unwrap();
     }

@@ -18,6 +18,8 @@ pub enum AuditOutput {
     Stdout,
     /// A file that is appended to.
     File(File),
+    /// Nowhere. Opens of files then aren't even asked for, which makes them cheaper.
+    None,
 }
 
 #[derive(Deserialize)]
@@ -31,6 +33,7 @@ struct Raw {
 #[serde(rename_all = "lowercase")]
 enum Output {
     Stdout,
+    None,
 }
 
 pub(super) fn read(root: &mut Section, faults: &mut Vec<Fault>) -> Option<AuditOutput> {
@@ -38,6 +41,7 @@ pub(super) fn read(root: &mut Section, faults: &mut Vec<Fault>) -> Option<AuditO
     let raw: Raw = section::read(raw, "audit", &[], faults)?;
     match (raw.output, raw.file) {
         (Some(Output::Stdout) | None, None) => Some(AuditOutput::Stdout),
+        (Some(Output::None), None) => Some(AuditOutput::None),
         (None, Some(file)) => match open(&file) {
             Ok(file) => Some(AuditOutput::File(file)),
             Err(error) => {
@@ -46,7 +50,7 @@ pub(super) fn read(root: &mut Section, faults: &mut Vec<Fault>) -> Option<AuditO
                 None
             }
         },
-        (Some(Output::Stdout), Some(_)) => {
+        (Some(Output::Stdout | Output::None), Some(_)) => {
             faults.push(Fault::new("audit", "write either output, or file"));
             None
         }

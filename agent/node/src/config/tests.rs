@@ -96,6 +96,10 @@ fn a_good_file_is_read_with_its_defaults() {
     let short = GOOD.split("audit:").next().unwrap();
     let config = parse(&directory, short).ok().unwrap();
     assert!(matches!(config.audit, AuditOutput::Stdout));
+    let unaudited = format!("{short}audit: {{ output: none }}\n");
+    let config = parse(&directory, &unaudited).ok().unwrap();
+    assert!(matches!(config.audit, AuditOutput::None));
+    let config = parse(&directory, short).ok().unwrap();
     assert_eq!(config.driver.socket, Path::new("/run/sotto/node.sock"));
 }
 

@@ -136,6 +136,18 @@ async fn records_that_could_not_be_written_are_counted_and_told_later() {
 }
 
 #[tokio::test]
+async fn without_an_output_nobody_asks_for_opens_and_nothing_waits() {
+    let (log, held_back) = AuditLog::held_back(Arc::new(FixedClock(1)));
+    held_back.discard();
+    let volume = volume(&log);
+    assert!(!volume.is_interested());
+    open(&volume, "a");
+    volume.decided(AuditAction::Fetch, None);
+    assert_eq!(volume.log.lost(), 0);
+    assert!(volume.log.flush(Duration::ZERO).await);
+}
+
+#[tokio::test]
 async fn a_flush_ends_by_its_deadline() {
     let (log, _lines, gate) = log();
     gate.set(|state| state.closed = true);

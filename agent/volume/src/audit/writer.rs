@@ -1,16 +1,21 @@
 //! The thread that writes the audit log.
+//!
+//! A first record is written at once. After that the writer looks away for [`PAUSE`]: what comes meanwhile is one
+//! write, and to queue it wakes nobody. Woken for each open, the writer cost a reader more than the open itself.
 
 use std::io::{self, Write};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, TryRecvError};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use serde_json::json;
-use sotto_core::audit::AuditRecord;
 use sotto_core::clock::Clock;
 
-use super::Message;
+use super::{Entry, Message};
+
+/// Between two looks at the queue. A process that is killed loses the records of so long at most.
+const PAUSE: Duration = Duration::from_millis(1);
 
 /// Writes lines until every handle is gone.
 pub(super) struct Writer<W> {
@@ -33,7 +38,7 @@ impl<W: Write> Writer<W> {
             // One flush for all that is there.
             while let Ok(message) = next {
                 match message {
-                    Message::Record(record) => self.write_record(&record),
+                    Message::Record(entry) => self.write_record(&entry),
                     Message::Flush(written) => flushed.push(written),
                 }
                 next = messages.try_recv();
@@ -47,14 +52,15 @@ impl<W: Write> Writer<W> {
             if matches!(next, Err(TryRecvError::Disconnected)) {
                 return;
             }
+            look_away();
         }
     }
 
-    fn write_record(&mut self, record: &AuditRecord) {
+    fn write_record(&mut self, entry: &Entry) {
         self.write_lost();
         self.line.clear();
         // Serializing into memory fails for no record.
-        if serde_json::to_writer(&mut self.line, record).is_ok() && !self.write_line() {
+        if serde_json::to_writer(&mut self.line, &entry.record()).is_ok() && !self.write_line() {
             self.lost.fetch_add(1, Ordering::Relaxed);
         }
     }
@@ -95,6 +101,12 @@ impl<W: Write> Writer<W> {
             }
         }
     }
+}
+
+/// It must not be woken by what comes, which waiting on the queue would be.
+#[expect(clippy::disallowed_methods, reason = "a thread of its own, which blocks nobody")]
+fn look_away() {
+    std::thread::sleep(PAUSE);
 }
 
 fn rfc3339(time: SystemTime) -> String {

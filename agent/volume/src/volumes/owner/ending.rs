@@ -84,6 +84,7 @@ impl Owner {
                 Some(session)
             }
         };
+        shared.tidy.soon();
         let Some(session) = session else { return leave(registered, commands, reply) };
         let mut revoked = pin!(revoke(&session, deadlines.revoke));
         let in_time = tokio::time::timeout(deadlines.release, &mut revoked).await;

@@ -17,10 +17,13 @@ use sotto_dev::test_store::{StoreAccess, TestStore};
 use sotto_tests::scene::Scene;
 use tempfile::TempDir;
 
+use crate::volumes::ACCOUNT;
+
 /// A tmpfs on every Linux.
 const TMPFS: &str = "/dev/shm";
 const START_DEADLINE: Duration = Duration::from_secs(30);
-const START_POLL: Duration = Duration::from_millis(2);
+/// A hundredth of what its start takes.
+const START_POLL: Duration = Duration::from_millis(1);
 const TOKEN_LIFE: Duration = Duration::from_secs(3600);
 
 /// A running agent.
@@ -30,19 +33,20 @@ pub(crate) struct Peer {
 }
 
 impl Peer {
-    /// Starts one whose `secrets` files show the secrets below `payments/<account>`, and waits for all of them.
+    /// Starts one with so many files, each of the secret whose path `path` says, and waits for all of them.
     pub(crate) async fn start(
         scene: &Scene<Bao>,
-        account: &str,
         secrets: usize,
+        path: impl Fn(usize) -> String,
     ) -> anyhow::Result<Self> {
         let directory = tempfile::Builder::new().prefix("sotto-peer-").tempdir_in(TMPFS)?;
         let at = directory.path();
-        let mut token = PodTokenSpec::new("payments", account, "peer-0", "node-1");
+        let mut token = PodTokenSpec::new("payments", ACCOUNT, "peer-0", "node-1");
         token.lifetime = TOKEN_LIFE;
         pki::write_file(&at.join("token"), &scene.issuer().mint(&token), 0o600)?;
         let config = at.join("agent.hcl");
-        let text = configuration(scene.store().access(), at, account, secrets);
+        let paths: Vec<String> = (0..secrets).map(path).collect();
+        let text = configuration(scene.store().access(), at, &paths);
         pki::write_file(&config, &text, 0o600)?;
         std::fs::create_dir(at.join("files"))?;
         let arguments = ["agent".to_owned(), format!("-config={}", config.display())];
@@ -84,7 +88,7 @@ impl Peer {
 }
 
 /// HCL, one attribute a line (it misreads several on one line).
-fn configuration(store: &StoreAccess, at: &Path, account: &str, secrets: usize) -> String {
+fn configuration(store: &StoreAccess, at: &Path, paths: &[String]) -> String {
     let (url, at) = (store.url(), at.display());
     let (ca, certificate, key) =
         (store.ca().display(), store.client.certificate.display(), store.client.key.display());
@@ -111,15 +115,14 @@ template_config {{
 }}
 "#
     );
-    for secret in 0..secrets {
-        let path = format!("secret/data/payments/{account}/s{secret}");
+    for (secret, path) in paths.iter().enumerate() {
         let _ = write!(
             text,
             r#"template {{
   destination          = "{at}/files/s{secret}"
   perms                = "0400"
   error_on_missing_key = true
-  contents             = "{{{{ with secret \"{path}\" }}}}{{{{ .Data.data.password }}}}{{{{ end }}}}"
+  contents             = "{{{{ with secret \"secret/data/{path}\" }}}}{{{{ .Data.data.password }}}}{{{{ end }}}}"
 }}
 "#
         );

@@ -1,0 +1,85 @@
+//! The machine: who runs where, and what else it is doing.
+//!
+//! Store and bench share one processor; Sotto, its peers and whoever reads their files share another, where there
+//! are two. So neither side runs beside what it asks, and a reader pays for its server.
+
+use serde_json::{Value, json};
+use sotto_tests::usage;
+
+/// The processors of a run.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Processors {
+    /// Of the store and the bench; `None` where there is one only.
+    pub(crate) store: Option<usize>,
+    /// Of both sides that are compared.
+    pub(crate) sides: Option<usize>,
+}
+
+impl Processors {
+    pub(crate) fn of_this_machine() -> anyhow::Result<Self> {
+        Ok(match usage::processors()?[..] {
+            [first, second, ..] => Self { store: Some(first), sides: Some(second) },
+            _ => Self { store: None, sides: None },
+        })
+    }
+
+    /// Confines these processes, and all below them, to the sides' processor.
+    pub(crate) fn pin_side(&self, roots: &[u32]) -> anyhow::Result<()> {
+        self.sides.map_or(Ok(()), |at| usage::pin(roots, &[at]))
+    }
+
+    /// Runs blocking work on the sides' processor, on a thread of its own, and waits for it.
+    pub(crate) async fn on_side<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> anyhow::Result<T> + Send + 'static,
+    ) -> anyhow::Result<T> {
+        let at = self.sides;
+        let (done, result) = tokio::sync::oneshot::channel();
+        std::thread::Builder::new().name("side".to_owned()).spawn(move || {
+            let pinned = at.map_or(Ok(()), usage::pin_this_thread);
+            // Nobody waits any more: nobody wants the result.
+            let _ = done.send(pinned.map_err(Into::into).and_then(|()| work()));
+        })?;
+        result.await?
+    }
+
+    /// As [`Self::on_side`], for what awaits: on a runtime of that one thread.
+    pub(crate) async fn awaited_on_side<
+        T: Send + 'static,
+        F: Future<Output = anyhow::Result<T>>,
+    >(
+        &self,
+        work: impl FnOnce() -> F + Send + 'static,
+    ) -> anyhow::Result<T> {
+        self.on_side(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+            runtime.block_on(work())
+        })
+        .await
+    }
+
+    pub(crate) fn in_words(&self) -> &'static str {
+        match self.sides {
+            Some(_) => "store and bench on one processor, Sotto, peers and readers on another",
+            None => "one processor for all",
+        }
+    }
+}
+
+/// The load averages; other work on the machine makes the figures noisy.
+pub(crate) fn load() -> String {
+    let text = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    text.split_whitespace().take(3).collect::<Vec<_>>().join(" ")
+}
+
+/// What the figures depend on.
+pub(crate) fn description() -> Value {
+    let kernel = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    let model = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let model = model.lines().find_map(|line| line.strip_prefix("model name")?.split(": ").nth(1));
+    json!({
+        "kernel": kernel.trim(),
+        "processor": model,
+        "processors": usage::processors().map(|it| it.len()).unwrap_or_default(),
+    })
+}

@@ -1,0 +1,220 @@
+//! Rows of a node that is filled to a thousand volumes: the rate of publishes, memory, CPU at rest.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use futures::{StreamExt, TryStreamExt};
+use sotto_dev::issuer::PodTokenSpec;
+use sotto_tests::usage::Usage;
+
+use super::Bench;
+use crate::floor_client::FloorClient;
+use crate::report::Bound::{AtLeast, AtMost};
+use crate::report::{Figure, Row};
+use crate::stats::Samples;
+use crate::volumes::{ACCOUNT, Published, Volumes, secret};
+
+pub(crate) const GROUP: &str = "fill";
+const VOLUMES: usize = 1_000;
+/// Volumes there are when memory is looked at; rounds of publishes lie between.
+const STEPS: [usize; 11] = [10, 100, 200, 300, 400, 500, 600, 700, 800, 900, VOLUMES];
+const SECRETS: usize = 5;
+const BYTES: usize = 64;
+const CLASS: &str = "five";
+const AT_ONCE: usize = 16;
+const REFRESH: &str = "60s";
+const READS_A_SECOND: f64 = (VOLUMES * SECRETS) as f64 / 60.0;
+/// What a round leaves to be done in the background.
+const SETTLE: Duration = Duration::from_millis(500);
+/// Descriptors that a volume costs each process at most, and what they need besides.
+const FILES: u64 = 4 * VOLUMES as u64 + 512;
+
+/// Resident memory in KiB of sotto-node, supervisor and worker, and of sotto-csi.
+type Resident = [f64; 2];
+
+/// What is found on the way up and down.
+struct Filled {
+    /// Publishes a second, of ours and of the floor, round by round.
+    rates: [Samples; 2],
+    start: Resident,
+    steps: Vec<Resident>,
+    /// Milliseconds of CPU of Sotto's processes for each publish.
+    cpu: f64,
+    /// Percent of a core, window by window.
+    at_rest: Samples,
+    end: Resident,
+}
+
+pub(crate) async fn measure(bench: &Bench) -> anyhow::Result<Vec<Row>> {
+    let limit = sotto_runtime::hardening::raise_open_files()?.unwrap_or(u64::MAX);
+    anyhow::ensure!(limit >= FILES, "the hard limit of open files is {limit}: raise it to {FILES}");
+    let volumes = Arc::new(Volumes::start(bench.processors, |_| {}).await?);
+    volumes.class(CLASS, &[BYTES; SECRETS]).await?;
+    // The first volume pages code in and opens the connection to the store.
+    volumes.publish(CLASS, REFRESH).await?.unpublish(volumes.scene.kubelet()).await?;
+    tokio::time::sleep(SETTLE).await;
+    let mut filled = Filled {
+        rates: [Samples::default(), Samples::default()],
+        start: resident(&volumes)?,
+        steps: Vec::new(),
+        cpu: 0.0,
+        at_rest: Samples::default(),
+        end: [f64::NAN; 2],
+    };
+    let mut published = Vec::new();
+    for step in STEPS {
+        bench.progress(format_args!("{step} of {VOLUMES} volumes"));
+        let more = step - published.len();
+        let before = Usage::of(&volumes.pids())?.cpu;
+        let (ours, new) = round_of_ours(bench, &volumes, more).await?;
+        let used = Usage::of(&volumes.pids())?.cpu.saturating_sub(before);
+        filled.cpu += used.as_secs_f64() * 1e3 / VOLUMES as f64;
+        published.extend(new);
+        let floor = round_of_floor(bench, &volumes, more).await?;
+        // Of ten, most are the first of their connection.
+        if step > STEPS[0] {
+            filled.rates[0].0.push(ours);
+            filled.rates[1].0.push(floor);
+        }
+        tokio::time::sleep(SETTLE).await;
+        filled.steps.push(resident(&volumes)?);
+    }
+    filled.at_rest = at_rest(bench, &volumes).await?;
+    bench.progress(format_args!("all unpublished"));
+    let kubelet = volumes.kubelet();
+    let ends = published.iter().map(|it| it.unpublish(&kubelet));
+    futures::stream::iter(ends).buffer_unordered(AT_ONCE).try_collect::<()>().await?;
+    tokio::time::sleep(4 * SETTLE).await;
+    filled.end = resident(&volumes)?;
+    Ok(filled.rows())
+}
+
+fn resident(volumes: &Volumes) -> anyhow::Result<Resident> {
+    let [node, csi] = volumes.pids().map(|pid| Usage::of(&[pid]));
+    Ok([node?.rss_kib as f64, csi?.rss_kib as f64])
+}
+
+async fn round_of_ours(
+    bench: &Bench,
+    volumes: &Arc<Volumes>,
+    count: usize,
+) -> anyhow::Result<(f64, Vec<Published>)> {
+    let volumes = Arc::clone(volumes);
+    bench
+        .processors
+        .awaited_on_side(move || async move {
+            let kubelet = volumes.kubelet();
+            let prepared = (0..count).map(|_| volumes.prepare(CLASS, REFRESH));
+            let prepared = prepared.collect::<anyhow::Result<Vec<_>>>()?;
+            let began = Instant::now();
+            let publishes = prepared.into_iter().map(|it| it.publish(&kubelet));
+            let published = futures::stream::iter(publishes).buffer_unordered(AT_ONCE);
+            let published: Vec<_> = published.try_collect().await?;
+            Ok((count as f64 / began.elapsed().as_secs_f64(), published))
+        })
+        .await
+}
+
+async fn round_of_floor(
+    bench: &Bench,
+    volumes: &Arc<Volumes>,
+    count: usize,
+) -> anyhow::Result<f64> {
+    let volumes = Arc::clone(volumes);
+    bench
+        .processors
+        .awaited_on_side(move || async move {
+            let client = FloorClient::connect(volumes.store()).await?;
+            let paths: Vec<String> = (0..SECRETS).map(|number| secret(CLASS, number)).collect();
+            let mint = |_| {
+                let pod = PodTokenSpec::new("payments", ACCOUNT, "floor", "node-1");
+                volumes.scene.issuer().mint(&pod)
+            };
+            let tokens: Vec<String> = (0..count).map(mint).collect();
+            let began = Instant::now();
+            let asked = tokens.iter().map(|token| client.login_and_read(token, &paths));
+            let asked = futures::stream::iter(asked).buffer_unordered(AT_ONCE);
+            asked.try_for_each(|_| async { Ok(()) }).await?;
+            Ok(count as f64 / began.elapsed().as_secs_f64())
+        })
+        .await
+}
+
+/// CPU of all three processes while each volume asks every 60 s, spread evenly.
+async fn at_rest(bench: &Bench, volumes: &Volumes) -> anyhow::Result<Samples> {
+    let windows = bench.plan.windows_at_rest;
+    let mut percents = Vec::new();
+    for window in 1..=windows {
+        bench.progress(format_args!("at rest, window {window} of {windows}"));
+        let (before, began) = (Usage::of(&volumes.pids())?.cpu, Instant::now());
+        tokio::time::sleep(bench.plan.window).await;
+        let used = Usage::of(&volumes.pids())?.cpu.saturating_sub(before);
+        percents.push(100.0 * used.as_secs_f64() / began.elapsed().as_secs_f64());
+    }
+    Ok(Samples(percents))
+}
+
+impl Filled {
+    /// KiB that each volume adds, from one step to the next.
+    fn slopes(&self) -> Vec<f64> {
+        let pairs = self.steps.windows(2).zip(STEPS.windows(2));
+        pairs
+            .map(|(kib, volumes)| (kib[1][0] - kib[0][0]) / (volumes[1] - volumes[0]) as f64)
+            .collect()
+    }
+
+    fn rows(self) -> Vec<Row> {
+        let slopes = self.slopes();
+        let half = slopes.len() / 2;
+        let mean = |of: &[f64]| of.iter().sum::<f64>() / of.len() as f64;
+        let bend = mean(&slopes[slopes.len() - half..]) / mean(&slopes[..half]);
+        let [ours, floor] = self.rates;
+        let (node, csi) = (|at: Resident| at[0] / 1024.0, |at: Resident| at[1] / 1024.0);
+        let full = self.steps.last().copied().unwrap_or([f64::NAN; 2]);
+        let at_rest = self.at_rest.median();
+        let left = node(self.end) / node(self.start);
+        let row = |what: &str, unit, samples| Row::new(GROUP, what, unit, samples);
+        vec![
+            row("1,000 publishes of 5 secrets, 16 at once", "/s", ours)
+                .beside("the store's ceiling", floor)
+                .goal(Figure::Ratio, AtLeast(0.85))
+                .note(format!(
+                    "{:.1} ms of CPU of Sotto's processes for each, on the core that kubelet's part has as well; the \
+                     floor's client needs that core for TLS only",
+                    self.cpu
+                )),
+            row("`sotto-node` memory, a volume of 5 secrets, 10 to 1,000", "KiB", Samples(slopes))
+                .goal(Figure::Ours, AtMost(40.0))
+                .note(format!("{:.1} MiB with 1,000 volumes, supervisor and worker", node(full))),
+            row(
+                "... the later half's cost by the earlier half's (a straight line: 1)",
+                "",
+                Samples::one(bend),
+            )
+            .goal(Figure::Ours, AtMost(1.5)),
+            row("... all unpublished, by the start", "", Samples::one(left))
+                .goal(Figure::Ours, AtMost(1.1))
+                .note(format!(
+                    "{:.1} MiB at the start, {:.1} at the end",
+                    node(self.start),
+                    node(self.end)
+                )),
+            row("`sotto-csi` memory, 1,000 volumes", "MiB", Samples::one(csi(full)))
+                .goal(Figure::Ours, AtMost(12.0))
+                .note(format!(
+                    "{:.1} MiB at the start, {:.1} at the end",
+                    csi(self.start),
+                    csi(self.end)
+                )),
+            row("CPU at rest, 1,000 volumes of 5 secrets, every 60 s", "% of a core", self.at_rest)
+                .goal(Figure::Ours, AtMost(1.0))
+                .note(format!(
+                    "{:.0} µs of CPU for each of {:.0} reads a second: a TLS record and an HTTP/2 stream each way, a body \
+                     that is parsed, compared and wiped. It would take fewer reads: the store has no way to ask for several \
+                     secrets, or whether one changed",
+                    at_rest * 1e4 / READS_A_SECOND,
+                    READS_A_SECOND
+                )),
+        ]
+    }
+}
