@@ -8,6 +8,7 @@ use anyhow::Context;
 use serde_json::{Value, json};
 use sotto_dev::bao::{Bao, jwt_role};
 use sotto_dev::postgres::Postgres;
+use sotto_dev::process::Line;
 use sotto_dev::store::{DevStore, Operation};
 use sotto_dev::test_store::TestStore;
 use sotto_tests::files::{blocking, read};
@@ -117,9 +118,15 @@ async fn workers_that_are_killed_without_end_are_never_taken_for_nobody() -> any
     let served = Served::start(Scene::embedded_with(settings).await?, 3, &[]).await?;
     let readers = served.readers(4)?;
     let (begun, mut kills, mut longest) = (std::time::Instant::now(), 0, Duration::ZERO);
+    let csi = served.scene.node().csi().log();
+    let linked = || {
+        let said = |line: &&Line| line.text.contains("\"message\":\"sotto-node is connected\"");
+        csi.read(|lines| lines.iter().filter(said).count())
+    };
     // As long as nobody but a killed one ever held the link.
     while begun.elapsed() < 4 * DEADLINE {
         readers.read_on(50).await?;
+        until("its link", || linked() > kills).await?;
         longest = longest.max(readers.seen().take_longest());
         // Between two workers there is none.
         if served.scene.node().kill_worker().is_ok() {
