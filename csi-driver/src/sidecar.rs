@@ -15,9 +15,9 @@
 //! | `directory` | what it shows, in the run directory |
 //! | `listener` | the socket: who comes, who is let in |
 //! | [`peer`] | which pod a process is of |
-//! | [`assignment`] | what a sidecar is to serve |
-//! | [`publish`] | the volume with the secrets |
-//! | [`remount`] | one whose connection was lost before anybody read |
+//! | `assignment` | what a sidecar is to serve |
+//! | `publish` | the volume with the secrets |
+//! | `remount` | one whose connection was lost before anybody read |
 
 pub(crate) mod assignment;
 mod directory;

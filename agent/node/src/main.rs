@@ -57,7 +57,8 @@ fn main() -> ExitCode {
 
 fn serve(arguments: ServeArguments) -> ExitCode {
     // Of a worker's threads none is there yet; of a supervisor's there will be no other.
-    let taken = match sotto_supervisor::take_up() {
+    let released = |taken| sotto_supervisor::release_signals().map(|()| taken);
+    let taken = match sotto_supervisor::take_up().and_then(released) {
         Ok(taken) => taken,
         Err(error) => return refuse(format!("the supervisor: {error}")),
     };

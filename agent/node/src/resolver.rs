@@ -70,7 +70,16 @@ struct Resolver {
 
 impl Resolver {
     async fn resolve(&self, message: Resolve) -> Result<Assignment, Refusal> {
-        let resolution = self.volumes.resolve(message).await?;
+        let resolution = match self.volumes.resolve(message).await {
+            Ok(resolution) => resolution,
+            Err(unresolved) => {
+                let said = unresolved.refusal.message();
+                if unresolved.volume().is_some_and(|volume| self.is_new(volume, &said)) {
+                    self.volumes.audit_unresolved(&unresolved);
+                }
+                return Err(unresolved.refusal);
+            }
+        };
         let assigned = tokio::time::timeout_at(resolution.end, self.assign(&resolution)).await;
         let late = |_| Refusal::new(Code::DeadlineExceeded, "the volume was not resolved in time");
         let assigned = assigned.map_err(late).and_then(|assigned| assigned);

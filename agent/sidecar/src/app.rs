@@ -64,6 +64,7 @@ pub fn run(settings: Settings, driver_uid: u32, taken: TakenUp) -> anyhow::Resul
 async fn serve(settings: Settings, driver_uid: u32, mut taken: TakenUp) -> anyhow::Result<Ended> {
     // Before anything takes time: a signal that comes early must not be lost.
     let mut signals = Signals::take().context("signals can't be received")?;
+    sotto_supervisor::release_signals().context("signals can't be received")?;
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let audit = AuditLog::start(BufWriter::new(std::io::stdout()), Arc::clone(&clock))?;
     let drain = Drain::new();

@@ -14,6 +14,7 @@ use tokio::time::Instant;
 
 use crate::anew::{Anew, Beginning};
 use crate::assignment::{Assigned, Basis};
+use crate::candidate::Candidates;
 
 /// How long driver and `sotto-node` may take; the volume's refresh waits for it.
 const DEADLINE: Duration = Duration::from_secs(5);
@@ -24,6 +25,7 @@ const IS_NEW: Duration = Duration::from_secs(10);
 pub struct AssignedClasses {
     driver: DriverCalls,
     anew: Anew,
+    candidates: Candidates,
     /// What this worker was made with.
     basis: Basis,
     state: Mutex<State>,
@@ -38,9 +40,14 @@ struct State {
 impl AssignedClasses {
     /// For a worker that is made with `basis`, and a volume that begins so.
     #[must_use]
-    pub fn new(driver: DriverCalls, anew: Anew, basis: Basis, beginning: Beginning) -> Self {
+    pub fn new(
+        driver: DriverCalls,
+        (anew, candidates): (Anew, Candidates),
+        basis: Basis,
+        beginning: Beginning,
+    ) -> Self {
         let state = State { beginning, delivered: None, told: String::new() };
-        Self { driver, anew, basis, state: Mutex::new(state) }
+        Self { driver, anew, candidates, basis, state: Mutex::new(state) }
     }
 
     /// A Prepare brought this: it answers the next question.
@@ -62,14 +69,20 @@ impl AssignedClasses {
         };
         let assignment = self.driver.resolve(request, DEADLINE).await;
         let assignment = assignment.map_err(|error| error.to_string())?;
-        self.followed(&beginning, assignment)
+        self.followed(&beginning, assignment).await
     }
 
-    fn followed(&self, beginning: &Beginning, message: Assignment) -> Result<Assigned, String> {
+    async fn followed(
+        &self,
+        beginning: &Beginning,
+        message: Assignment,
+    ) -> Result<Assigned, String> {
         let assigned = Assigned::read(message.clone()).map_err(|error| error.to_string())?;
         if assigned.basis == self.basis {
             return Ok(assigned);
         }
+        let checked = self.candidates.check((&self.basis, beginning), &assigned).await;
+        checked.map_err(|error| error.to_string())?;
         self.anew.begin(&beginning.with(message));
         Err("the store's settings have changed: another worker goes on with them".to_owned())
     }

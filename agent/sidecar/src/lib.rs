@@ -6,6 +6,7 @@
 //! |---|---|
 //! | [`arguments`] | the command line: every fault at once |
 //! | [`assignment`] | what it is to serve, checked |
+//! | [`candidate`] | whether another assignment can be gone on with |
 //! | [`token`] | the pod's token, as the file has it now |
 //! | [`classes`] | the class, asked for again with each refresh |
 //! | [`requests`] | what the driver asks |
@@ -22,6 +23,7 @@ pub mod anew;
 pub mod app;
 pub mod arguments;
 pub mod assignment;
+pub mod candidate;
 pub mod classes;
 pub mod exec;
 pub mod probe;

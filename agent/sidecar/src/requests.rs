@@ -18,6 +18,7 @@ use zeroize::Zeroize;
 
 use crate::anew::Beginning;
 use crate::assignment::{Assigned, AssignmentError};
+use crate::candidate::Candidates;
 use crate::serving::{Parts, Serving};
 
 /// A Prepare without a deadline of its own; the driver gives up before kubelet does.
@@ -75,6 +76,8 @@ impl Requests {
         let assigned = Assigned::read(assignment)?;
         let serving = self.serving_as(&beginning, &assigned).await?;
         if serving.basis != assigned.basis {
+            let candidates = Candidates { client: self.0.parts.client.clone() };
+            candidates.check((&serving.basis, &beginning), &assigned).await?;
             self.0.parts.anew.begin(&beginning);
             let message = "the store's settings have changed: the sidecar begins anew with them";
             return Err(Refusal::new(Code::Unavailable, message));

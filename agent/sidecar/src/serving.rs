@@ -30,6 +30,7 @@ use sotto_volume::volumes::{Deadlines, Services, VolumeLimit, Volumes, identity}
 
 use crate::anew::{Anew, Beginning};
 use crate::assignment::{Assigned, AssignmentError, Basis};
+use crate::candidate::Candidates;
 use crate::classes::AssignedClasses;
 use crate::reports::LogReports;
 use crate::token::{LEEWAY, OwnToken, Stamp};
@@ -95,12 +96,14 @@ impl Serving {
         let pod = message.pod.clone().ok_or_else(|| AssignmentError::new("it names no pod"))?;
         let pod = identity(pod)
             .map_err(|error| Refusal::new(Code::InvalidArgument, &error.to_string()))?;
-        let stores = stores(parts, &assigned.basis, &pod).await?;
+        let stores = stores(parts.client.as_ref(), &assigned.basis, &pod).await?;
         let audience = Audience::parse(assigned.basis.store.audience.as_str());
         let audience = audience.map_err(|error| AssignmentError::new(error.to_string()))?;
         let (driver, anew) = (parts.driver.clone(), parts.anew.clone());
         let basis = assigned.basis.clone();
-        let classes = AssignedClasses::new(driver, anew, basis.clone(), beginning.clone());
+        let candidates = Candidates { client: parts.client.clone() };
+        let classes =
+            AssignedClasses::new(driver, (anew, candidates), basis.clone(), beginning.clone());
         let classes = Arc::new(classes);
         let clock = Arc::clone(&parts.clock);
         let token = OwnToken::new(parts.token.clone(), audience, pod.clone(), clock);
@@ -115,12 +118,12 @@ impl Serving {
     }
 }
 
-async fn stores(
-    parts: &Parts,
+pub(crate) async fn stores(
+    client: Option<&ClientFiles>,
     basis: &Basis,
     pod: &WorkloadIdentity,
 ) -> Result<Stores, AssignmentError> {
-    let (store, client) = (basis.store.clone(), parts.client.clone());
+    let (store, client) = (basis.store.clone(), client.cloned());
     let subject = Subject::from(pod);
     // It reads the client certificate's files.
     let open = move || Stores::assigned(&store, client.as_ref(), &subject);
@@ -209,7 +212,8 @@ impl Serving {
             Ok(tokens) => tokens,
             Err(error) => {
                 tracing::warn!(%error, "the fresh token is not used");
-                return true;
+                // One that is not valid yet, or half written, is looked at again.
+                return !error.passes();
             }
         };
         let token = Body::Token(Token {

@@ -50,7 +50,7 @@ pub enum TokenError {
 
 impl TokenError {
     /// Whether kubelet may be about to write a better one.
-    fn passes(&self) -> bool {
+    pub fn passes(&self) -> bool {
         match self {
             Self::Unreadable { .. } => true,
             Self::Refused { source, .. } => {

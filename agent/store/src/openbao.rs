@@ -35,7 +35,7 @@ use tokio::time::Instant;
 use crate::config::{AuthMethod, StoreSettings};
 use crate::error::StoreError;
 use crate::http::HttpsClient;
-use crate::plan::VolumePlan;
+use crate::plan::{LoginPlan, VolumePlan};
 use crate::session::{SecretStore, StoreSession};
 
 use caller::Caller;
@@ -76,10 +76,22 @@ struct Shared {
     name: StoreName,
     audience: Audience,
     method: AuthMethod,
+    /// Where it is, and for whom tokens are.
+    place: String,
     caller: Caller,
     timing: Timing,
     /// For versions of values that the store doesn't number.
     versions: hmac::Key,
+}
+
+impl Shared {
+    /// What a login's tokens are good for: they are shown nowhere else, whatever the configuration says later.
+    fn good_for(&self, login: &LoginPlan) -> String {
+        let LoginPlan { role, mount, namespace } = login;
+        let role = role.as_deref().unwrap_or_default();
+        let namespace = namespace.as_ref().map(ToString::to_string).unwrap_or_default();
+        format!("{}, role {role:?} of {mount:?} in {namespace:?}", self.place)
+    }
 }
 
 impl OpenBao {
@@ -97,6 +109,14 @@ impl OpenBao {
                 name: settings.name.clone(),
                 audience: settings.audience.clone(),
                 method: settings.method,
+                place: format!(
+                    "{} {} at {} by {} for {}",
+                    settings.kind.name(),
+                    settings.name,
+                    settings.address,
+                    settings.method.name(),
+                    settings.audience
+                ),
                 caller: Caller::new(settings, https, timing),
                 timing,
                 versions: versions::key(&settings.tls),
@@ -138,7 +158,7 @@ impl SecretStore for OpenBao {
     ) -> Option<StoreSession> {
         let source = plan.source.openbao().filter(|_| plan.store == self.shared.name)?;
         let owner = Owner { subject: plan.subject.clone(), login: source.login.clone() };
-        let tokens = carried::read(carried)?;
+        let tokens = carried::read(&self.shared.good_for(&owner.login), carried)?;
         let session = OpenBaoSession::resumed(Arc::clone(&self.shared), owner, jwt, tokens)?;
         Some(Box::new(session))
     }

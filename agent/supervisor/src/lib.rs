@@ -24,7 +24,7 @@ pub mod supervise;
 pub mod worker;
 
 pub use supervise::{Pace, Program, supervise};
-pub use worker::{Keeper, Kept, TakenUp, take_up};
+pub use worker::{Keeper, Kept, TakenUp, release_signals, take_up};
 
 /// In a worker's environment: its supervisor's instance, the same for all workers of one supervisor.
 pub const INSTANCE: &str = "SOTTO_SUPERVISED_AS";

@@ -45,13 +45,20 @@ pub struct TakenUp {
 #[derive(Debug, Clone, Default)]
 pub struct Keeper(Option<Arc<OwnedFd>>);
 
+/// Lets the signals to end through, which come blocked from the supervisor: once whoever is to act on them is there.
+///
+/// # Errors
+/// The kernel refused.
+pub fn release_signals() -> io::Result<()> {
+    signals::release()
+}
+
 /// Reads what was kept, if this process is a supervisor's worker. Call it while there is one thread.
 ///
 /// # Errors
 /// Standard input isn't the supervisor's socket, or it said nothing in time.
 pub fn take_up() -> io::Result<Option<TakenUp>> {
     let Ok(instance) = std::env::var(INSTANCE) else { return Ok(None) };
-    signals::release()?;
     let socket = rustix::io::fcntl_dupfd_cloexec(io::stdin(), 3)?;
     if sockopt::socket_type(&socket)? != SocketType::SEQPACKET {
         let problem = format!("{INSTANCE} is set, and standard input is not a supervisor's socket");

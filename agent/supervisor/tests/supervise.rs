@@ -126,6 +126,7 @@ fn worker_part() {
     let script = std::env::var(SCRIPT).unwrap();
     let words: Vec<&str> = script.split(' ').collect();
     let taken = take_up().unwrap().unwrap();
+    sotto_supervisor::release_signals().unwrap();
     let text = |fd: Option<std::os::fd::OwnedFd>| {
         let mut text = String::new();
         let mut file = std::fs::File::from(fd?);

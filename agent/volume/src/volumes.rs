@@ -63,7 +63,7 @@ use showing::Showing;
 pub use demand::{REFRESH_DEADLINE, Refreshed, RefreshedVolume};
 pub use error::{ObjectFault, VolumeError};
 pub use request::{RequestError, identity};
-pub use resolve::Resolution;
+pub use resolve::{Resolution, Unresolved};
 pub use restore::{Abandoned, ServedOn};
 
 /// How often a request looks for an owner that doesn't end in this very moment.

@@ -42,6 +42,8 @@ struct Container {
     #[serde(default)]
     image: String,
     restart_policy: Option<String>,
+    /// Of an ephemeral container: whose processes it sees.
+    target_container_name: Option<String>,
     security_context: Option<SecurityContext>,
     #[serde(default)]
     volume_mounts: Vec<Mount>,
@@ -111,6 +113,10 @@ impl Spec {
         }
         if self.host_pid {
             faults.push(InjectionFault::HostPid);
+        }
+        let joins = |it: &Container| it.target_container_name.as_deref() == Some(SIDECAR);
+        if self.ephemeral_containers.iter().any(joins) {
+            faults.push(InjectionFault::SharedProcesses);
         }
         let handoff = self.handoff_volumes();
         let reaches = |container: &Container| {
@@ -216,7 +222,9 @@ mod tests {
         };
         let mount = json!([{"name": "h"}]);
         let debug = json!([{"name": "debug", "volumeMounts": [{"name": "h"}]}]);
+        let joins = json!([{"name": "debug", "targetContainerName": "sotto-agent"}]);
         let cases = [
+            ("/ephemeralContainers", joins, vec![SharedProcesses]),
             (
                 "/initContainers/1/name",
                 json!("agent"),

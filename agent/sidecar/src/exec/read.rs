@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags};
 use sotto_core::secret::SecretBytes;
 
+use super::wanted::needs_naming;
 use super::wanted::{Wanted, is_variable};
 
 /// Longest value: Linux takes 128 KiB for a variable, its name and what is between them.
@@ -88,6 +89,12 @@ fn all(from: &Path, wanted: &[Wanted]) -> Result<Vec<Value>, Fault> {
     let generation = generation(from).map_err(|error| not_yet(from, &error))?;
     if wanted.is_empty() {
         let names = variables(&generation, from)?;
+        if let Some(name) = names.iter().find(|name| needs_naming(name)) {
+            return Err(Fault::Never(format!(
+                "a file in {} is named {name}, which programs act upon or which the container has already: name the values that you want, --env NAME=file",
+                from.display()
+            )));
+        }
         let value = |name: String| value(&generation, &PathBuf::from(&name), name.clone());
         return names.into_iter().map(value).collect();
     }

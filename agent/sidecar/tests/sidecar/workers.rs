@@ -74,6 +74,39 @@ async fn a_store_that_changed_is_gone_on_with_by_another_worker() {
 }
 
 #[tokio::test]
+async fn settings_that_cannot_work_are_not_begun_with() {
+    let scene = Scene::new().await;
+    let running = scene.start().await;
+    let sidecar = scene.linked().await;
+    sidecar.prepare(&scene.prepare()).await.unwrap();
+    let kernel = sidecar.serve(VOLUME).await;
+    let worker = worker_of(running.pid());
+    let mut changed = scene.assignment();
+    changed.store.as_mut().unwrap().audience = "another".to_owned();
+    *scene.driver.resolved.lock().unwrap() = Some(changed);
+    said(&running, "the pod has one for").await;
+    assert_eq!(worker_of(running.pid()), worker, "it stays with what it has");
+    assert_eq!(kernel.read().await, Ok("p1".to_owned()));
+    running.end().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_login_is_shown_to_no_store_that_it_was_not_made_at() {
+    let scene = Scene::new().await;
+    let running = scene.start().await;
+    let sidecar = scene.linked().await;
+    sidecar.prepare(&scene.prepare()).await.unwrap();
+    let _kernel = sidecar.serve(VOLUME).await;
+    let mut changed = scene.assignment();
+    // The same server by another name: as good as another store.
+    let store = changed.store.as_mut().unwrap();
+    store.address = store.address.replace("127.0.0.1", "localhost");
+    *scene.driver.resolved.lock().unwrap() = Some(changed);
+    said(&running, "its login can't be resumed").await;
+    running.end().await.unwrap();
+}
+
+#[tokio::test]
 async fn a_prepare_for_another_store_begins_anew_too() {
     let scene = Scene::new().await;
     let running = scene.start().await;

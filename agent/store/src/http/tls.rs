@@ -10,11 +10,15 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use aws_lc_rs::digest;
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
 use sotto_core::secret::SecretBytes;
 
+/// Characters of a line in PEM.
+const PEM_LINE: usize = 64;
 /// Largest TLS file, in bytes.
 const MAX_FILE_BYTES: u64 = 1 << 20;
 
@@ -34,14 +38,14 @@ impl From<PathBuf> for TrustedCa {
 }
 
 impl TrustedCa {
-    /// The certificates in PEM, as they are now; they can be used. Blocks.
+    /// The certificates in PEM, as they are now; they can be used. Nothing else that the file holds, such as a key, is
+    /// in it. Blocks.
     ///
     /// # Errors
     /// They can't be read, or aren't certificates.
     pub fn read(&self) -> Result<Vec<u8>, TlsError> {
-        let text = self.text()?;
-        certificates(TlsFile::Ca, &self.place(), &text)?;
-        Ok(text.expose().to_vec())
+        let certificates = certificates(TlsFile::Ca, &self.place(), &self.text()?)?;
+        Ok(certificates.iter().map(pem).collect::<String>().into_bytes())
     }
 
     fn text(&self) -> Result<SecretBytes, TlsError> {
@@ -250,6 +254,13 @@ fn certificates(
             Err(TlsError::NotPem { file, path: path.to_owned(), expected: "certificates" })
         }
     }
+}
+
+fn pem(certificate: &CertificateDer<'_>) -> String {
+    let text = STANDARD.encode(certificate);
+    let lines: Vec<&str> =
+        text.as_bytes().chunks(PEM_LINE).filter_map(|it| std::str::from_utf8(it).ok()).collect();
+    format!("-----BEGIN CERTIFICATE-----\n{}\n-----END CERTIFICATE-----\n", lines.join("\n"))
 }
 
 fn private_key(path: &Path, text: &SecretBytes) -> Result<PrivateKeyDer<'static>, TlsError> {

@@ -16,6 +16,14 @@ use crate::session::TokenLife;
 /// Of a token in JSON, beside its own text: more than its fixed part needs.
 const FRAME_BYTES: usize = 512;
 
+/// Tokens, and what they are good for: at no other store, and for no other login, are they shown.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Session {
+    good_for: String,
+    tokens: Vec<Carried>,
+}
+
 #[derive(Serialize, Deserialize, Zeroize, ZeroizeOnDrop)]
 #[serde(deny_unknown_fields)]
 struct Carried {
@@ -27,10 +35,15 @@ struct Carried {
     is_batch: bool,
 }
 
-/// The tokens, the current one last.
-pub(super) fn write<'a>(tokens: impl Iterator<Item = &'a Token>) -> Zeroizing<Vec<u8>> {
-    let carried: Vec<Carried> = tokens.filter_map(carry).collect();
-    let bytes = carried.iter().map(|one| one.token.len() + FRAME_BYTES).sum();
+/// The tokens, the current one last, and what they are good for.
+pub(super) fn write<'a>(
+    good_for: &str,
+    tokens: impl Iterator<Item = &'a Token>,
+) -> Zeroizing<Vec<u8>> {
+    let tokens: Vec<Carried> = tokens.filter_map(carry).collect();
+    let bytes: usize = tokens.iter().map(|one| one.token.len() + FRAME_BYTES).sum();
+    let carried = Session { good_for: good_for.to_owned(), tokens };
+    let bytes = bytes + good_for.len() + FRAME_BYTES;
     // Of its final size at once: nothing is left where it was smaller.
     let mut json = Zeroizing::new(Vec::with_capacity(bytes));
     if serde_json::to_writer(&mut *json, &carried).is_err() {
@@ -39,10 +52,13 @@ pub(super) fn write<'a>(tokens: impl Iterator<Item = &'a Token>) -> Zeroizing<Ve
     json
 }
 
-/// The tokens, the current one last; `None`: these are no tokens.
-pub(super) fn read(bytes: &[u8]) -> Option<Vec<Token>> {
-    let carried: Vec<Carried> = serde_json::from_slice(bytes).ok()?;
-    carried.iter().map(token).collect::<Option<Vec<_>>>().filter(|tokens| !tokens.is_empty())
+/// The tokens, the current one last; `None`: these are no tokens, or good for something else.
+pub(super) fn read(good_for: &str, bytes: &[u8]) -> Option<Vec<Token>> {
+    let carried: Session = serde_json::from_slice(bytes).ok()?;
+    if carried.good_for != good_for {
+        return None;
+    }
+    carried.tokens.iter().map(token).collect::<Option<Vec<_>>>().filter(|tokens| !tokens.is_empty())
 }
 
 fn carry(token: &Token) -> Option<Carried> {
@@ -92,7 +108,9 @@ mod tests {
         let header = HeaderValue::from_static("s.token");
         let index = Some(HeaderValue::from_static("idx"));
         let one = Token { header, index, life: life(Duration::from_secs(100)), is_batch: false };
-        let back = read(&write([&one].into_iter())).unwrap();
+        let written = write("main at https://bao.example", [&one].into_iter());
+        assert!(read("main at https://evil.example", &written).is_none(), "good for another store");
+        let back = read("main at https://bao.example", &written).unwrap();
         assert_eq!(back.len(), 1);
         assert_eq!(back[0].header, "s.token");
         assert!(back[0].header.is_sensitive() && !back[0].is_batch);
@@ -105,7 +123,7 @@ mod tests {
     #[test]
     fn what_is_no_session_is_refused() {
         for bytes in [&b""[..], b"[]", b"{}", b"[{\"token\":\"a\\nb\"}]"] {
-            assert!(read(bytes).is_none(), "{bytes:?}");
+            assert!(read("main", bytes).is_none(), "{bytes:?}");
         }
     }
 }

@@ -216,7 +216,8 @@ impl SecretSession for OpenBaoSession {
     fn carry(&self) -> Zeroizing<Vec<u8>> {
         let former = self.former.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let tokens: Vec<_> = former.into_iter().chain([self.token()]).collect();
-        carried::write(tokens.iter().map(|token| &**token))
+        let good_for = self.shared.good_for(&self.owner.login);
+        carried::write(&good_for, tokens.iter().map(|token| &**token))
     }
 
     fn fetch<'a>(&'a self, plan: &'a VolumePlan) -> BoxFuture<'a, Fetch> {

@@ -60,15 +60,36 @@ impl Resolution {
     }
 }
 
+/// A class that can't be served.
+#[derive(Debug)]
+pub struct Unresolved {
+    spec: Option<VolumeSpec>,
+    reason: String,
+    /// For the driver.
+    pub refusal: Refusal,
+}
+
+impl Unresolved {
+    fn of(spec: Option<VolumeSpec>, error: &VolumeError) -> Self {
+        Self { spec, reason: error.to_string(), refusal: refusal::of(error) }
+    }
+
+    /// The volume, where the request names one.
+    #[must_use]
+    pub fn volume(&self) -> Option<&VolumeId> {
+        self.spec.as_ref().map(|spec| &spec.volume)
+    }
+}
+
 impl Volumes {
     /// Resolves the class that the request names, for the pod that it names.
     ///
     /// # Errors
     /// What a volume that is served here would be refused with.
-    pub async fn resolve(&self, message: Resolve) -> Result<Resolution, Refusal> {
+    pub async fn resolve(&self, message: Resolve) -> Result<Resolution, Unresolved> {
         let services = &self.0.services;
         let spec = spec(&message, &services.node)
-            .map_err(|error| refusal::of(&VolumeError::Request(error)))?;
+            .map_err(|error| Unresolved::of(None, &VolumeError::Request(error)))?;
         let deadline = match message.deadline_ms {
             0 => LONGEST,
             left => Duration::from_millis(left).min(LONGEST),
@@ -79,10 +100,14 @@ impl Volumes {
                 let (limits, refresh) = (services.limits, services.refresh);
                 Ok(Resolution { spec, class, plan, limits, refresh, end })
             }
-            Err(error) => {
-                self.audit_of(&spec).decided(AuditAction::Resolve, Some(error.to_string()));
-                Err(refusal::of(&error))
-            }
+            Err(error) => Err(Unresolved::of(Some(spec), &error)),
+        }
+    }
+
+    /// Records that the volume was not resolved.
+    pub fn audit_unresolved(&self, unresolved: &Unresolved) {
+        if let Some(spec) = &unresolved.spec {
+            self.audit_of(spec).decided(AuditAction::Resolve, Some(unresolved.reason.clone()));
         }
     }
 

@@ -95,7 +95,9 @@ pub(crate) async fn measure(bench: &Bench) -> anyhow::Result<Vec<Row>> {
         let cold = if secrets == 1 { cold.goal(Figure::Ratio, AtMost(0.125)) } else { cold };
         let what = format!("sidecar: memory, {secrets} secrets, supervisor included");
         let resident = Row::new(GROUP, what, "MiB", ours.memory).beside("bao agent", peer.memory);
-        let resident = resident.note("PSS: what two processes of one binary share counts once");
+        let resident = resident.note(
+            "PSS of supervisor and worker: what two processes of one binary share counts once, as in a control group; RSS of the peer's one process",
+        );
         let mut pair = [cold, resident.goal(Figure::Ours, AtMost(memory))];
         if !is_built {
             pair.iter_mut().for_each(|row| row.state = State::NotBuilt(BINARY));
@@ -119,8 +121,9 @@ async fn beside(
         let took = began.elapsed().as_secs_f64() * 1e3;
         if start == 1 {
             tokio::time::sleep(SETTLE).await;
-            ours.memory.0.push(proportional(sidecar.pid()?)?);
-            peer.memory.0.push(proportional(agent.pid())?);
+            let (own, other) = (Usage::of(&[sidecar.pid()?])?, Usage::of(&[agent.pid()])?);
+            ours.memory.0.push(mib(own.pss_kib.unwrap_or(own.rss_kib)));
+            peer.memory.0.push(mib(other.rss_kib));
         }
         ours.took.0.push(sidecar.took);
         peer.took.0.push(took);
@@ -130,8 +133,6 @@ async fn beside(
     Ok(())
 }
 
-/// MiB of a process and its children.
-fn proportional(pid: u32) -> anyhow::Result<f64> {
-    let usage = Usage::of(&[pid])?;
-    Ok(usage.pss_kib.unwrap_or(usage.rss_kib) as f64 / 1024.0)
+fn mib(kib: u64) -> f64 {
+    kib as f64 / 1024.0
 }

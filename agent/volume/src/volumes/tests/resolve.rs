@@ -50,7 +50,9 @@ async fn it_is_refused_in_the_words_of_a_prepare() {
             secret_provider_class: message.secret_provider_class.clone(),
             ..fixture.message("csi-1")
         };
-        let resolved = said(fixture.volumes.resolve(message).await);
+        let resolved = fixture.volumes.resolve(message).await;
+        let resolved = resolved.inspect_err(|it| fixture.volumes.audit_unresolved(it));
+        let resolved = said(resolved.map_err(|unresolved| unresolved.refusal));
         assert_eq!(resolved, said(fixture.prepare_with(prepare).await));
         assert_eq!(resolved.0, code);
     }
