@@ -250,6 +250,11 @@ impl Volume {
         self.with(|state| state.assignment = Some((Instant::now(), assignment)));
     }
 
+    /// The pod's sidecar is to serve nothing, as far as is known.
+    pub(crate) fn forget_assignment(&self) {
+        self.with(|state| state.assignment = None);
+    }
+
     /// What the pod's sidecar is to serve, and how long ago sotto-node said so.
     pub(crate) fn assignment(&self) -> Option<(Duration, Assignment)> {
         self.with(|state| {

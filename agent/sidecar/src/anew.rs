@@ -85,13 +85,14 @@ fn read(mut file: File) -> io::Result<Beginning> {
 pub struct Anew {
     keeper: Keeper,
     wanted: watch::Sender<bool>,
+    withdrawn: watch::Sender<bool>,
 }
 
 impl Anew {
     /// Nothing is kept, and no other worker is wanted.
     #[must_use]
     pub fn new(keeper: Keeper) -> Self {
-        Self { keeper, wanted: watch::Sender::new(false) }
+        Self { keeper, wanted: watch::Sender::new(false), withdrawn: watch::Sender::new(false) }
     }
 
     /// The next worker, whenever it comes, begins with this.
@@ -107,6 +108,22 @@ impl Anew {
         if !self.wanted.send_replace(true) {
             tracing::info!("the store's settings have changed: another worker goes on with them");
         }
+    }
+
+    /// The pod may not have its secrets any more: everything is given up.
+    pub fn withdraw(&self, reason: &str) {
+        if !self.withdrawn.send_replace(true) {
+            tracing::error!(
+                reason,
+                "sotto-node withdraws the pod's secrets: the volume is given up"
+            );
+        }
+    }
+
+    /// Until the pod may not have its secrets any more.
+    pub async fn withdrawn(&self) {
+        // Its sender is this value's own.
+        let _ = self.withdrawn.subscribe().wait_for(|withdrawn| *withdrawn).await;
     }
 
     /// Until another worker is wanted.

@@ -41,6 +41,8 @@ pub enum Ended {
     Finished,
     /// Another worker is to go on with other settings.
     Anew,
+    /// The pod may not have its secrets any more: everything is released, and another worker waits.
+    Withdrawn,
 }
 
 /// Runs the sidecar until SIGTERM or SIGINT, or until another worker is wanted.
@@ -106,10 +108,11 @@ async fn serve(settings: Settings, driver_uid: u32, mut taken: TakenUp) -> anyho
     tracing::info!("started");
     let ended = tokio::select! {
         () = signals.next() => Ended::Finished,
+        () = anew.withdrawn() => Ended::Withdrawn,
         () = anew.wanted() => Ended::Anew,
     };
     requests.end();
-    if ended == Ended::Finished {
+    if ended != Ended::Anew {
         tracing::info!("ending: what was fetched is revoked and wiped");
         release(&requests, &leave).await;
     }

@@ -1,15 +1,16 @@
 //! The volume's class: as the driver just brought it, then asked for again with each refresh.
 //!
-//! Invariant: while the driver or `sotto-node` is away, or refuses, the class can't be read, and the volume keeps
-//! what it has. An answer with other settings of the store is not followed by this worker: see [`crate::anew`].
+//! Invariant: while the driver or `sotto-node` is away, or the class is not as it should be, it can't be read, and the
+//! volume keeps what it has. What the administrator doesn't allow any more, confirmed once, is given up. An answer with other settings of the store is not followed by this worker: see [`crate::anew`].
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use sotto_core::identity::{ClassName, Namespace};
-use sotto_handoff::message::{Assignment, Resolve};
+use sotto_handoff::link::CallError;
+use sotto_handoff::message::{Assignment, Code, Resolve};
 use sotto_volume::classes::{ClassError, ClassSource, LookUp};
-use sotto_volume::driver::DriverCalls;
+use sotto_volume::driver::{DriverCallError, DriverCalls};
 use tokio::time::Instant;
 
 use crate::anew::{Anew, Beginning};
@@ -20,6 +21,9 @@ use crate::candidate::Candidates;
 const DEADLINE: Duration = Duration::from_secs(5);
 /// For how long what a Prepare brought is what the class is.
 const IS_NEW: Duration = Duration::from_secs(10);
+
+/// Denials in a row.
+const CONFIRMED: u32 = 2;
 
 /// The class of one volume.
 pub struct AssignedClasses {
@@ -35,6 +39,8 @@ struct State {
     beginning: Beginning,
     delivered: Option<(Instant, Assigned)>,
     told: String,
+    /// In a row.
+    denials: u32,
 }
 
 impl AssignedClasses {
@@ -46,7 +52,7 @@ impl AssignedClasses {
         basis: Basis,
         beginning: Beginning,
     ) -> Self {
-        let state = State { beginning, delivered: None, told: String::new() };
+        let state = State { beginning, delivered: None, told: String::new(), denials: 0 };
         Self { driver, anew, candidates, basis, state: Mutex::new(state) }
     }
 
@@ -68,8 +74,28 @@ impl AssignedClasses {
             deadline_ms: u64::try_from(DEADLINE.as_millis()).unwrap_or(u64::MAX),
         };
         let assignment = self.driver.resolve(request, DEADLINE).await;
+        self.judge(assignment.as_ref().err());
         let assignment = assignment.map_err(|error| error.to_string())?;
         self.followed(&beginning, assignment).await
+    }
+
+    /// The administrator's no counts once it was said twice; anything else is an outage, or the class's own fault.
+    fn judge(&self, error: Option<&DriverCallError>) {
+        let denial = match error {
+            Some(DriverCallError::Call(CallError::Refused(refusal)))
+                if refusal.code() == Code::PermissionDenied =>
+            {
+                Some(refusal.to_string())
+            }
+            Some(_) | None => None,
+        };
+        let denials = self.with(|state| {
+            state.denials = if denial.is_some() { state.denials + 1 } else { 0 };
+            state.denials
+        });
+        if let Some(reason) = denial.filter(|_| denials >= CONFIRMED) {
+            self.anew.withdraw(&reason);
+        }
     }
 
     async fn followed(

@@ -82,7 +82,7 @@ fn supervise() -> ExitCode {
 fn work(settings: sotto_sidecar::arguments::Settings, driver_uid: u32, taken: TakenUp) -> ExitCode {
     match app::run(settings, driver_uid, taken) {
         Ok(Ended::Finished) => ExitCode::SUCCESS,
-        Ok(Ended::Anew) => ExitCode::from(EXIT_ANEW),
+        Ok(Ended::Anew | Ended::Withdrawn) => ExitCode::from(EXIT_ANEW),
         Err(error) => fail(format!("{error:#}")),
     }
 }

@@ -86,7 +86,12 @@ pub(crate) async fn anew(driver: &Driver, volume: &Volume) -> Result<Assignment,
     tokio::time::sleep_until(*may_ask).await;
     *may_ask = Instant::now() + INTERVAL;
     let agent = driver.broker.current().ok_or(NoAgent)?;
-    let assignment = resolve(&agent, &volume.id, &volume.spec).await?;
+    let assignment = resolve(&agent, &volume.id, &volume.spec).await.inspect_err(|error| {
+        // What is refused now is not handed on from memory.
+        if !is_outage(error) {
+            volume.forget_assignment();
+        }
+    })?;
     volume.keep_assignment(assignment.clone());
     Ok(assignment)
 }

@@ -14,8 +14,9 @@ use tokio::time::Instant;
 
 use crate::broker::Agent;
 
-/// Between two things said about who was refused at one pod's socket.
-const TELL_INTERVAL: Duration = Duration::from_secs(10);
+/// How often something is said about who was refused at one pod's socket: so many times in so long.
+const MOST_TOLD: usize = 10;
+const TELL_INTERVAL: Duration = Duration::from_secs(60);
 
 /// The pod has another sidecar already.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -34,7 +35,8 @@ struct Pod {
     /// The volume that shows its socket; `None` after a restart of this process.
     volume: Option<VolumeId>,
     sidecar: Option<Sidecar>,
-    told: Option<Instant>,
+    /// When something was said of who was refused.
+    told: Vec<Instant>,
     /// Its end closes the socket.
     _open: watch::Sender<()>,
 }
@@ -98,7 +100,8 @@ impl Pods {
             }
             None => {
                 let (open, end) = watch::channel(());
-                let added = Pod { volume: volume.cloned(), sidecar: None, told: None, _open: open };
+                let added =
+                    Pod { volume: volume.cloned(), sidecar: None, told: Vec::new(), _open: open };
                 table.insert(pod.clone(), added);
                 Some(end)
             }
@@ -148,9 +151,10 @@ impl Pods {
         let now = Instant::now();
         self.with(|table| {
             let Some(known) = table.get_mut(pod) else { return false };
-            let may = known.told.is_none_or(|told| now >= told + TELL_INTERVAL);
+            known.told.retain(|told| now < *told + TELL_INTERVAL);
+            let may = known.told.len() < MOST_TOLD;
             if may {
-                known.told = Some(now);
+                known.told.push(now);
             }
             may
         })
@@ -289,7 +293,8 @@ mod tests {
     fn a_pod_is_told_of_strangers_now_and_then() {
         let pods = Pods::default();
         let _end = pods.add(&uid("uid-1"), None).unwrap();
-        assert!(pods.may_tell(&uid("uid-1")) && !pods.may_tell(&uid("uid-1")));
+        assert!((0..MOST_TOLD).all(|_| pods.may_tell(&uid("uid-1"))));
+        assert!(!pods.may_tell(&uid("uid-1")));
         assert!(!pods.may_tell(&uid("uid-2")), "no such pod");
     }
 

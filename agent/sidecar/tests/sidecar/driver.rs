@@ -21,6 +21,8 @@ use super::scene::PATIENCE;
 pub(crate) struct Driver {
     /// For Resolve; without one `sotto-node` is away.
     pub(crate) resolved: Mutex<Option<Assignment>>,
+    /// What a Resolve is refused with.
+    pub(crate) denied: Mutex<Option<Refusal>>,
     /// For State.
     pub(crate) state: Mutex<StateIs>,
     pub(crate) asked: Mutex<Vec<Resolve>>,
@@ -37,6 +39,9 @@ impl Handler for Driver {
         match body {
             Body::Resolve(message) => {
                 self.asked.lock().unwrap().push(message);
+                if let Some(refusal) = self.denied.lock().unwrap().clone() {
+                    return Err(refusal);
+                }
                 let assignment = self.resolved.lock().unwrap().clone();
                 let away = || Refusal::new(Code::Unavailable, "sotto-node is away");
                 let assignment = Some(assignment.ok_or_else(away)?);

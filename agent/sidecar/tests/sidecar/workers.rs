@@ -5,7 +5,9 @@ use std::time::Duration;
 use rustix::process::{Pid, Signal, kill_process};
 use sotto_dev::process::Running;
 use sotto_dev::store::Operation;
-use sotto_handoff::message::Code;
+use sotto_handoff::message::frame::Body;
+use sotto_handoff::message::{Code, Return};
+use sotto_handoff::refusal::Refusal;
 
 use super::scene::{Scene, VOLUME, said};
 
@@ -87,6 +89,25 @@ async fn settings_that_cannot_work_are_not_begun_with() {
     said(&running, "the pod has one for").await;
     assert_eq!(worker_of(running.pid()), worker, "it stays with what it has");
     assert_eq!(kernel.read().await, Ok("p1".to_owned()));
+    running.end().await.unwrap();
+}
+
+#[tokio::test]
+async fn what_the_administrator_withdraws_is_given_up_and_revoked() {
+    let scene = Scene::new().await;
+    let running = scene.start().await;
+    let sidecar = scene.linked().await;
+    sidecar.prepare(&scene.prepare()).await.unwrap();
+    let _kernel = sidecar.serve(VOLUME).await;
+    let refusal = Refusal::new(Code::PermissionDenied, "namespace payments may not use store main");
+    *scene.driver.denied.lock().unwrap() = Some(refusal);
+    said(&running, "withdraws the pod's secrets").await;
+    // Another worker is there, and has nothing.
+    let again = scene.linked().await;
+    let give_back = Return { volume_id: VOLUME.to_owned() };
+    let (code, _) = again.ask(Body::Return(give_back)).await.map(|_| ()).unwrap_err();
+    assert_eq!(code, Code::NotFound);
+    assert_eq!(scene.store.count(Operation::Revoke), 1);
     running.end().await.unwrap();
 }
 
