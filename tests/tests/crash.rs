@@ -155,7 +155,7 @@ async fn a_volume_that_the_configuration_no_longer_allows_is_let_go_and_the_agen
     // One worker serves it and finds that it may not; the next one is not left it.
     assert_eq!(kill(&scene).await?, 0);
     let csi = scene.node().csi().log();
-    let refused = || csi.text().contains("the volume has no sotto-node yet");
+    let refused = || csi.text().contains("nobody serves the volume yet");
     until("the refusal to take it over", refused).await?;
     std::fs::write(&config, allowed)?;
     kill(&scene).await?;
