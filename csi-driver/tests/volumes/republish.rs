@@ -67,7 +67,9 @@ async fn somebody_elses_mount_is_left_and_its_unpublish_takes_it_away() {
     std::fs::write(target.join("password"), "reference driver's").unwrap();
     machine.publish("csi-1", "uid-1", "token").await.unwrap();
     assert_eq!(std::fs::read_to_string(target.join("password")).unwrap(), "reference driver's");
-    assert!(agent.asked().is_empty());
+    let told = Asked::Notice { reason: "ForeignMount".to_owned() };
+    agent.wait_for(|asked| *asked == told).await;
+    assert_eq!(agent.asked(), [told], "it is told, and asked for nothing");
     machine.unpublish("csi-1", "uid-1").await.unwrap();
     assert!(machine.mounts().is_empty() && !target.exists());
 }
