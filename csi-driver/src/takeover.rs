@@ -16,14 +16,13 @@ use std::time::Duration;
 use sotto_core::identity::VolumeId;
 use sotto_handoff::link::CallError;
 use sotto_handoff::message::Prepare;
-use tokio::time::Instant;
 
 use crate::broker::Agent;
 use crate::credentials::Credentials;
 use crate::driver::Driver;
 use crate::returns::{self, ReturnError};
 use crate::sidecar::{AssignmentError, assignment, remount};
-use crate::unserved::StillAnswering;
+use crate::unserved::{StillAnswering, sleep_until};
 use crate::volume::{Mode, Volume};
 use crate::volumes::Busy;
 use tries::Tries;
@@ -74,13 +73,6 @@ pub(crate) async fn run(driver: Arc<Driver>) {
             () = sleep_until(next) => {}
             () = driver.drain.begun() => return,
         }
-    }
-}
-
-async fn sleep_until(until: Option<Instant>) {
-    match until {
-        Some(until) => tokio::time::sleep_until(until).await,
-        None => std::future::pending().await,
     }
 }
 

@@ -93,7 +93,8 @@ pub(crate) async fn may_be_served(driver: &Driver, instance: &str) {
     }
 }
 
-async fn sleep_until(until: Option<Instant>) {
+/// Waits until then; for ever without a time.
+pub(crate) async fn sleep_until(until: Option<Instant>) {
     match until {
         Some(until) => tokio::time::sleep_until(until).await,
         None => std::future::pending().await,

@@ -232,7 +232,7 @@ async fn open_later(driver: Arc<Driver>, pod: PodUid) {
             () = tokio::time::sleep(OPEN_PAUSE) => {}
             () = driver.drain.begun() => return,
         }
-        let _turn = pods_turn(&driver, &pod).await;
+        let Ok(_turn) = pods_turn(&driver, &pod).await else { continue };
         match is_shown(&driver, &pod).await {
             Ok(true) => {}
             Ok(false) => return,

@@ -57,11 +57,7 @@ pub(super) async fn open(
     let Some(end) = driver.pods.add(pod, volume) else { return Ok(()) };
     let run_dir = driver.settings.run_dir.clone();
     let (uid, at) = (pod.clone(), directory::socket(&run_dir, pod));
-    let made = blocking(move || {
-        directory::make(&run_dir, &uid)?;
-        Ok::<_, io::Error>(())
-    });
-    let listener = match made.await {
+    let listener = match blocking(move || directory::make(&run_dir, &uid)).await {
         Ok(()) => sotto_handoff::socket::listen(&at, SOCKET_MODE, None),
         Err(error) => Err(error),
     };

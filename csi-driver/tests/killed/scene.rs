@@ -31,6 +31,9 @@ pub(crate) struct Scene {
     pub(crate) dead: usize,
 }
 
+/// Longer than any thread of the driver needs to have nothing to do.
+const THINKS: Duration = Duration::from_millis(20);
+
 /// How many files a driver has open when no volume is left.
 pub(crate) async fn idle_files() -> usize {
     let machine = Machine::new();
@@ -68,7 +71,10 @@ impl Scene {
     ) -> (Self, Victim) {
         drop(machine.request(VOLUME, POD, "")); // kubelet's directories
         let victim = Victim::started(&machine, deed, moment).await;
-        let agent = Agent::connected(&machine.run_dir(), "a", Behaviour::default()).await;
+        // An answer that is there at once leaves no pause to be killed in.
+        let thinks = if matches!(moment, Moment::Idle(_)) { THINKS } else { Duration::ZERO };
+        let behaviour = Behaviour { thinks, ..Behaviour::default() };
+        let agent = Agent::connected(&machine.run_dir(), "a", behaviour).await;
         (Self { machine, agent, idle_files, dead }, victim)
     }
 

@@ -233,6 +233,7 @@ struct Requests(Arc<State>);
 impl Handler for Requests {
     async fn handle(&self, body: Body, fd: Option<OwnedFd>) -> Result<Answer, Refusal> {
         let state = &self.0;
+        tokio::time::sleep(state.behaviour.thinks).await;
         match body {
             Body::Ping(Ping {}) => state.ping().await,
             Body::Prepare(prepare) => state.prepare(prepare).await,

@@ -1,6 +1,7 @@
 //! What a played agent does otherwise than a real one.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use sotto_handoff::refusal::Refusal;
 use tokio::sync::Semaphore;
@@ -36,6 +37,8 @@ pub(crate) enum Pinging {
 pub(crate) struct Behaviour {
     pub(crate) refuse_prepare: Option<Refusal>,
     pub(crate) refuse_serve: Option<Refusal>,
+    /// It thinks so long before it answers, so that the driver has nothing to do meanwhile.
+    pub(crate) thinks: Duration,
     pub(crate) refuse_resolve: Option<Refusal>,
     /// Each Prepare takes one permit.
     pub(crate) gate: Option<Arc<Semaphore>>,
