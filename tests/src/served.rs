@@ -164,23 +164,8 @@ impl<S: TestStore> Served<S> {
     /// # Errors
     /// One hasn't.
     pub async fn all_served(&self) -> anyhow::Result<()> {
-        let kubelet = self.scene.kubelet();
-        let served = async {
-            for pod in self.all_pods() {
-                loop {
-                    let stats = kubelet.stats(pod, &pod.volumes[0]).await;
-                    let condition = stats.ok().and_then(|stats| stats.volume_condition);
-                    if condition.is_some_and(|condition| condition.message == "served") {
-                        break;
-                    }
-                    tokio::time::sleep(Duration::from_millis(10)).await;
-                }
-            }
-            while !kubelet.driver_is_ready().await {
-                tokio::time::sleep(Duration::from_millis(10)).await;
-            }
-        };
-        tokio::time::timeout(PATIENCE, served).await.context("a volume is not served again")
+        let pods: Vec<&Pod> = self.all_pods().collect();
+        are_served(&self.scene, &pods).await
     }
 
     /// Waits until each volume shows this value.
@@ -262,6 +247,30 @@ impl<S: TestStore> Served<S> {
         }
         Ok(())
     }
+}
+
+/// Waits until the driver has every connection and the volume of each of these pods has its agent.
+///
+/// # Errors
+/// One hasn't.
+pub async fn are_served<S: TestStore>(scene: &Scene<S>, pods: &[&Pod]) -> anyhow::Result<()> {
+    let kubelet = scene.kubelet();
+    let served = async {
+        for pod in pods {
+            loop {
+                let stats = kubelet.stats(pod, &pod.volumes[0]).await;
+                let condition = stats.ok().and_then(|stats| stats.volume_condition);
+                if condition.is_some_and(|condition| condition.message == "served") {
+                    break;
+                }
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        }
+        while !kubelet.driver_is_ready().await {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, served).await.context("a volume is not served again")
 }
 
 /// Whether neither a mount nor a directory is left. Lists the parent: the stat of an unserved mount hangs.
