@@ -31,7 +31,7 @@ sanity: build ## the CSI specification's own conformance suite against sotto-csi
 faults: tools build ## every fault and promise with real processes, as a table; ROW="3 6b", DURATION=60
 	@tests/tools/with-mounts $(CARGO) test --quiet --locked -p sotto-tests --test faults -- $(if $(ROW),$(ROW:%=--row=%),--all)
 
-soak: build ## publish, rotate, kill, unpublish at random; nothing may grow; MINUTES=30
+soak: tools build ## publish, rotate, kill, unpublish at random; nothing may grow; MINUTES=30
 	@MINUTES=$(MINUTES) tests/tools/with-mounts $(CARGO) bench --quiet --locked -p sotto-tests --bench soak --profile dev
 
 check: ## format, lints, documentation, architecture, licences and advisories

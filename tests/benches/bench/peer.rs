@@ -1,7 +1,9 @@
-//! The peer: `bao agent` beside the same store, as its users run it in a sidecar: jwt auto-auth, mutual TLS, one
-//! template a secret, files on a tmpfs.
+//! The peers, beside the same store as their users run them in a sidecar, with jwt auto-auth and mutual TLS: `bao agent`,
+//! one template a secret, files on a tmpfs; and in [`proxy`] `bao proxy`.
 //!
-//! Invariant: it and its files end with it.
+//! Invariant: a peer and its files end with it.
+
+pub(crate) mod proxy;
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
@@ -41,9 +43,7 @@ impl Peer {
     ) -> anyhow::Result<Self> {
         let directory = tempfile::Builder::new().prefix("sotto-peer-").tempdir_in(TMPFS)?;
         let at = directory.path();
-        let mut token = PodTokenSpec::new("payments", ACCOUNT, "peer-0", "node-1");
-        token.lifetime = TOKEN_LIFE;
-        pki::write_file(&at.join("token"), &scene.issuer().mint(&token), 0o600)?;
+        put_token(scene, at)?;
         let config = at.join("agent.hcl");
         let paths: Vec<String> = (0..secrets).map(path).collect();
         let text = configuration(scene.store().access(), at, &paths);
@@ -87,12 +87,19 @@ impl Peer {
     }
 }
 
-/// HCL, one attribute a line (it misreads several on one line).
-fn configuration(store: &StoreAccess, at: &Path, paths: &[String]) -> String {
+/// The pod's token, which auto-auth reads.
+fn put_token(scene: &Scene<Bao>, at: &Path) -> anyhow::Result<()> {
+    let mut token = PodTokenSpec::new("payments", ACCOUNT, "peer-0", "node-1");
+    token.lifetime = TOKEN_LIFE;
+    Ok(pki::write_file(&at.join("token"), &scene.issuer().mint(&token), 0o600)?)
+}
+
+/// Store and login of both peers: HCL, one attribute a line (it misreads several on one line).
+fn store_and_login(store: &StoreAccess, at: &Path) -> String {
     let (url, at) = (store.url(), at.display());
     let (ca, certificate, key) =
         (store.ca().display(), store.client.certificate.display(), store.client.key.display());
-    let mut text = format!(
+    format!(
         r#"vault {{
   address     = "{url}"
   ca_cert     = "{ca}"
@@ -109,12 +116,20 @@ auto_auth {{
     }}
   }}
 }}
-template_config {{
+"#
+    )
+}
+
+fn configuration(store: &StoreAccess, at: &Path, paths: &[String]) -> String {
+    let mut text = store_and_login(store, at);
+    text.push_str(
+        r#"template_config {
   static_secret_render_interval = "1s"
   exit_on_retry_failure         = false
-}}
-"#
+}
+"#,
     );
+    let at = at.display();
     for (secret, path) in paths.iter().enumerate() {
         let _ = write!(
             text,

@@ -2,6 +2,7 @@
 
 pub(crate) mod files;
 pub(crate) mod fill;
+pub(crate) mod proxy;
 pub(crate) mod publish;
 pub(crate) mod readers;
 pub(crate) mod rotation;
@@ -48,9 +49,10 @@ impl Bench {
 
 type Group = (&'static str, for<'a> fn(&'a Bench) -> LocalBoxFuture<'a, anyhow::Result<Vec<Row>>>);
 
-const GROUPS: [Group; 10] = [
+const GROUPS: [Group; 11] = [
     (publish::GROUP, |bench| publish::measure(bench).boxed_local()),
     (sidecar::GROUP, |bench| sidecar::measure(bench).boxed_local()),
+    (proxy::GROUP, |bench| proxy::measure(bench).boxed_local()),
     (files::GROUP, |bench| files::audited(bench).boxed_local()),
     (files::GROUP, |bench| files::unaudited(bench).boxed_local()),
     (readers::GROUP, |bench| readers::measure(bench).boxed_local()),

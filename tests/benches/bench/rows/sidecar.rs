@@ -27,20 +27,20 @@ const BINARY: &str = "sotto-agent";
 const SECRETS: [usize; 2] = [1, 50];
 /// MiB, with 1 and with 50 secrets.
 const MEMORY: [f64; 2] = [8.0, 10.0];
-const CLASS: &str = "sidecar";
+pub(super) const CLASS: &str = "sidecar";
 
 /// What is allocated at the start has been freed by then, and what is freed is given back.
-const SETTLE: Duration = Duration::from_secs(3);
+pub(super) const SETTLE: Duration = Duration::from_secs(3);
 
 /// A sidecar that serves.
-struct Sidecar {
+pub(super) struct Sidecar {
     /// From before its exec to the first secret, ms.
-    took: f64,
-    pod: Injected,
+    pub(super) took: f64,
+    pub(super) pod: Injected,
 }
 
 impl Sidecar {
-    async fn start(scene: &Scene<Bao>, number: usize) -> anyhow::Result<Self> {
+    pub(super) async fn start(scene: &Scene<Bao>, number: usize) -> anyhow::Result<Self> {
         let class = [("sotto.dev/secret-provider-class", CLASS), ("sotto.dev/refresh", "1s")];
         let mut pod = scene.injected_as(&format!("{CLASS}-{number}"), ACCOUNT, &class).await?;
         scene.publish_injected(&pod).await?;
@@ -54,13 +54,17 @@ impl Sidecar {
         Ok(Self { took, pod })
     }
 
-    fn pid(&self) -> anyhow::Result<u32> {
+    pub(super) fn pid(&self) -> anyhow::Result<u32> {
         Ok(self.pod.running().context("it has been started")?.pid())
     }
 }
 
+pub(super) fn is_built() -> anyhow::Result<bool> {
+    Ok(Binaries::find()?.directory.join(BINARY).is_file())
+}
+
 /// A class of so many secrets, at a store that pods with a sidecar use.
-async fn scene(secrets: usize) -> anyhow::Result<Scene<Bao>> {
+pub(super) async fn scene(secrets: usize) -> anyhow::Result<Scene<Bao>> {
     let scene = Scene::openbao_with(StoreSettings::sidecars()).await?;
     let mut objects = String::new();
     for number in 0..secrets {
@@ -83,7 +87,7 @@ struct Side {
 }
 
 pub(crate) async fn measure(bench: &Bench) -> anyhow::Result<Vec<Row>> {
-    let is_built = Binaries::find()?.directory.join(BINARY).is_file();
+    let is_built = is_built()?;
     let mut rows = Vec::new();
     for (secrets, memory) in SECRETS.into_iter().zip(MEMORY) {
         let (mut ours, mut peer) = (Side::default(), Side::default());
@@ -133,6 +137,6 @@ async fn beside(
     Ok(())
 }
 
-fn mib(kib: u64) -> f64 {
+pub(super) fn mib(kib: u64) -> f64 {
     kib as f64 / 1024.0
 }
