@@ -2,6 +2,8 @@
 //!
 //! Invariant: a socket has mode 0600 before it listens, and each connection's user is checked besides.
 
+pub mod authority;
+
 use std::ffi::OsStr;
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -14,6 +16,8 @@ use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use sotto_handoff::peer;
 use tokio::net::{UnixListener, UnixStream};
 use tokio_stream::wrappers::UnixListenerStream;
+
+use authority::AnyAuthority;
 
 const MODE: Mode = Mode::from_raw_mode(0o600);
 /// kubelet opens a connection for each call, and a connect to a full backlog fails at once.
@@ -46,12 +50,12 @@ pub fn listen(path: &Path) -> io::Result<(UnixListener, SocketName)> {
     Ok((listener, SocketName { directory, name: name.into(), inode }))
 }
 
-/// The connections of processes that run as `uid`; others are dropped.
+/// The connections of processes that run as `uid`; others are dropped. Whatever host a call is for, it is for us.
 pub fn connections_of(
     listener: UnixListener,
     uid: u32,
-) -> impl Stream<Item = io::Result<UnixStream>> + Send {
-    UnixListenerStream::new(listener).filter(move |connection| {
+) -> impl Stream<Item = io::Result<AnyAuthority<UnixStream>>> + Send {
+    let connections = UnixListenerStream::new(listener).filter(move |connection| {
         let wanted = match connection {
             Err(_) => true, // the server logs it and goes on
             Ok(connection) => match peer::require_uid(connection, uid) {
@@ -63,7 +67,8 @@ pub fn connections_of(
             },
         };
         std::future::ready(wanted)
-    })
+    });
+    connections.map(|connection| connection.map(AnyAuthority::of))
 }
 
 impl Drop for SocketName {
