@@ -7,9 +7,9 @@ use std::process::ExitCode;
 use clap::Parser;
 use sotto_runtime::allocator::WipingAllocator;
 use sotto_runtime::{EXIT_CONFIGURATION, telemetry};
-use sotto_sidecar::anew::EXIT_ANEW;
 use sotto_sidecar::app::{self, Ended};
 use sotto_sidecar::arguments::{Arguments, Command, Handoff, ServeArguments};
+use sotto_sidecar::withdrawal::EXIT_WITHDRAWN;
 use sotto_sidecar::{exec, probe, process};
 use sotto_supervisor::{Pace, Program, TakenUp};
 
@@ -82,7 +82,7 @@ fn supervise() -> ExitCode {
 fn work(settings: sotto_sidecar::arguments::Settings, driver_uid: u32, taken: TakenUp) -> ExitCode {
     match app::run(settings, driver_uid, taken) {
         Ok(Ended::Finished) => ExitCode::SUCCESS,
-        Ok(Ended::Anew | Ended::Withdrawn) => ExitCode::from(EXIT_ANEW),
+        Ok(Ended::Withdrawn) => ExitCode::from(EXIT_WITHDRAWN),
         Err(error) => fail(format!("{error:#}")),
     }
 }
