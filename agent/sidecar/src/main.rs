@@ -13,6 +13,9 @@ use sotto_sidecar::withdrawal::EXIT_WITHDRAWN;
 use sotto_sidecar::{exec, probe, process};
 use sotto_supervisor::{Pace, Program, TakenUp};
 
+/// That may have to be started to revoke what the pod has, since nobody else ever will.
+const MOST_LAST_WORKERS: u32 = 3;
+
 #[global_allocator]
 static ALLOCATOR: WipingAllocator = WipingAllocator;
 
@@ -72,6 +75,7 @@ fn supervise() -> ExitCode {
         path: "/proc/self/exe".into(),
         arguments: std::env::args_os().collect(),
         hopeless: EXIT_CONFIGURATION,
+        last_workers: MOST_LAST_WORKERS,
     };
     match sotto_supervisor::supervise(&program, Pace::default()) {
         Ok(code) => ExitCode::from(code),

@@ -25,9 +25,6 @@ use crate::signals::{Arrived, Signals};
 use crate::{INSTANCE, RESTARTS};
 use keep::Keep;
 
-/// Workers that may be started after a signal to end, one after the other, as long as something is kept that only a
-/// worker can give up: a store's token that is to be revoked.
-const MOST_LAST_WORKERS: u32 = 3;
 /// Packets of a worker that are read before anything else is looked at again.
 const MOST_AT_ONCE: usize = 256;
 
@@ -40,6 +37,10 @@ pub struct Program {
     pub arguments: Vec<OsString>,
     /// A worker that ends so can't be helped by another start.
     pub hopeless: u8,
+    /// Workers that may be started after a signal to end, one after the other and told to end at once, as long as
+    /// something is kept that only a worker can give up: a store's token that is to be revoked. 0: at the end nothing
+    /// is given up, since another agent goes on with it.
+    pub last_workers: u32,
 }
 
 /// When a worker is started again, or given up.
@@ -115,8 +116,8 @@ struct Supervisor<'a> {
 }
 
 /// Runs the program, again and again, until it ends by itself with 0 or `hopeless`, or a signal to end came. A worker
-/// that dies of something else in that moment is followed by a last one, which is told to end at once: what was kept
-/// is given up by a worker, not forgotten. Returns the exit status to end with.
+/// that dies of something else in that moment is followed by a last one, if [`Program::last_workers`] says so: what was
+/// kept is given up by a worker, not forgotten. Returns the exit status to end with.
 ///
 /// # Errors
 /// The process can't supervise, or the program can't be started.
@@ -256,7 +257,7 @@ impl Supervisor<'_> {
 
     /// Whether another worker is to give up what is kept, though the process ends.
     fn has_use_for_a_last_one(&self) -> bool {
-        self.keep.len() > 0 && self.last_workers < MOST_LAST_WORKERS
+        self.keep.len() > 0 && self.last_workers < self.program.last_workers
     }
 
     /// The pause before the next start; a signal to end cuts it short.

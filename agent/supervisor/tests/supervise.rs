@@ -20,6 +20,8 @@ const DEADLINE: Duration = Duration::from_secs(20);
 const SUPERVISOR: &str = "play-the-supervisor";
 const WORKER: &str = "play-the-worker";
 const HOPELESS: u8 = 64;
+/// In the environment of a supervisor whose workers give up nothing.
+const LEAVES: &str = "SOTTO_TEST_LEAVES";
 /// In the environment of a supervisor that goes at its usual pace.
 const USUAL_PACE: &str = "SOTTO_TEST_USUAL_PACE";
 
@@ -88,8 +90,10 @@ impl Drop for Run {
 }
 
 fn supervisor_part() {
+    let last_workers = if std::env::var(LEAVES).is_ok() { 0 } else { 3 };
     let arguments = ["supervise", WORKER].map(OsString::from).to_vec();
-    let program = Program { path: "/proc/self/exe".into(), arguments, hopeless: HOPELESS };
+    let program =
+        Program { path: "/proc/self/exe".into(), arguments, hopeless: HOPELESS, last_workers };
     let quick = Pace {
         first_pause: Duration::from_millis(1),
         longest_pause: Duration::from_millis(5),
@@ -305,6 +309,11 @@ fn last_workers_that_die_too_are_not_followed_for_ever() {
     run.says();
     run.signal(rustix::process::Signal::TERM);
     assert_eq!((run.end().code(), run.starts()), (Some(1), 5));
+    // One that leaves what is kept to another agent starts none.
+    let mut run = Run::with("keep-and-die tell die", &[(LEAVES, "1")]);
+    run.says();
+    run.signal(rustix::process::Signal::TERM);
+    assert_eq!((run.end().code(), run.starts()), (Some(1), 2));
 }
 
 fn main() {
