@@ -6,6 +6,7 @@ pub mod files;
 pub mod inotify;
 pub mod memory;
 pub mod metrics;
+pub mod moves;
 pub mod procfs;
 pub mod proxy;
 pub mod readers;

@@ -17,6 +17,8 @@ mod handoff;
 mod kills;
 #[path = "sidecar/links.rs"]
 mod links;
+#[path = "sidecar/moves.rs"]
+mod moves;
 #[path = "sidecar/rotation.rs"]
 mod rotation;
 #[path = "sidecar/start.rs"]

@@ -189,6 +189,14 @@ impl Rotation {
         (self.next, self.is_in_line) = (at, true);
     }
 
+    /// Another policy counts from the next attempt on; how old the values are is as it was.
+    pub fn follow(&mut self, policy: RefreshPolicy) {
+        if policy.interval != self.policy.interval {
+            self.first = None;
+        }
+        self.policy = policy;
+    }
+
     /// The time between two attempts.
     #[must_use]
     pub fn interval(&self) -> Duration {

@@ -93,7 +93,7 @@ impl Bao {
     /// # Errors
     /// It isn't installed, or does not start.
     pub async fn start(authority: &Authority, issuer: &Issuer) -> Result<Self, BaoError> {
-        Self::launch(authority, issuer, None).await
+        Self::launch((authority, authority), issuer, None).await
     }
 
     /// As [`Self::start`], with storage that outlives the process, so that it may be killed. Not on a disk.
@@ -102,11 +102,23 @@ impl Bao {
     /// As [`Self::start`].
     pub async fn start_durable(authority: &Authority, issuer: &Issuer) -> Result<Self, BaoError> {
         let storage = tempfile::Builder::new().prefix("sotto-bao-").tempdir_in("/dev/shm")?;
-        Self::launch(authority, issuer, Some(storage)).await
+        Self::launch((authority, authority), issuer, Some(storage)).await
+    }
+
+    /// As [`Self::start`], for clients that another authority signed.
+    ///
+    /// # Errors
+    /// As [`Self::start`].
+    pub async fn start_for(
+        authority: &Authority,
+        clients: &Authority,
+        issuer: &Issuer,
+    ) -> Result<Self, BaoError> {
+        Self::launch((authority, clients), issuer, None).await
     }
 
     async fn launch(
-        authority: &Authority,
+        (authority, clients): (&Authority, &Authority),
         issuer: &Issuer,
         storage: Option<TempDir>,
     ) -> Result<Self, BaoError> {
@@ -119,7 +131,9 @@ impl Bao {
         authority.server("bao.sotto-dev.invalid")?.write(at, "server")?;
         std::fs::write(at.join("unseal.key"), random::bytes::<32>())?;
         let address = free_port()?;
-        let access = StoreAccess::write(at, authority, address)?;
+        let mut access = StoreAccess::write(at, clients, address)?;
+        access.ca = at.join("server-ca.pem");
+        pki::write_file(&access.ca, authority.certificate_pem(), 0o644)?;
         let admin_token = format!("admin-{}", random::hex::<16>());
         let config = at.join("bao.hcl");
         let text = config::server(at, storage.as_ref().map(TempDir::path), address, &admin_token);
@@ -127,7 +141,7 @@ impl Bao {
         let arguments = ["server".to_owned(), format!("-config={}", config.display())];
         let program = Program::new("bao", path).arguments(arguments);
         let process = Running::start(program.clone()).await?;
-        let administrator = authority.client("administrator")?;
+        let administrator = clients.client("administrator")?;
         let client = HttpsClient::new(address, authority.certificate_pem(), Some(&administrator))?;
         let (_directory, _storage) = (directory, storage);
         let bao = Self { process, program, client, access, admin_token, _directory, _storage };

@@ -20,7 +20,7 @@ use sotto_volume::driver::DriverCalls;
 use sotto_volume::driver::link::{DriverLink, Leave};
 use sotto_volume::reporter::{NoReports, PodReporter};
 use sotto_volume::token::TokenVerifier;
-use sotto_volume::volumes::{Deadlines, ServedOn, Services, Volumes};
+use sotto_volume::volumes::{Deadlines, ServedOn, Services, Settings, Volumes};
 
 use crate::admin::{Admin, Refresher};
 use crate::arguments::ServeArguments;
@@ -128,21 +128,19 @@ async fn serve(
         classes: surroundings.classes,
         reporter: surroundings.reporter,
         reviews: Reviews { cluster: surroundings.view, stores: tokens.review },
-        stores: Arc::clone(&stores),
+        settings: Arc::new(Settings::new(Arc::clone(&stores), limits, refresh)),
         verifier: TokenVerifier::new(tokens.keys, tokens.issuer, tokens.leeway, Arc::clone(&clock)),
         memory: Arc::clone(&memory) as _,
         audit: audit.clone(),
         metrics: Arc::clone(&counted),
         keeper: keeper.clone(),
         clock,
-        limits,
         volume_limit,
-        refresh,
         driver: calls.clone(),
         deadlines: Deadlines::default(),
         drain: drain.clone(),
     });
-    let restored = volumes.restore(served)?;
+    let restored = volumes.restore(served, Vec::new())?;
     tracing::info!(restored, "volumes that an earlier worker served are served on");
     drain.spawn(volumes.tidy().run(drain.clone()));
     drain.spawn(say_alive(keeper, drain.clone()));

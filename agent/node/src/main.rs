@@ -80,6 +80,8 @@ fn supervise() -> ExitCode {
         path: "/proc/self/exe".into(),
         arguments: std::env::args_os().collect(),
         hopeless: EXIT_CONFIGURATION,
+        // The node's next agent goes on with the volumes.
+        last_workers: 0,
     };
     match sotto_supervisor::supervise(&program, Pace::default()) {
         Ok(code) => ExitCode::from(code),

@@ -1,5 +1,6 @@
 //! The parts of the sidecar put together; logic knows neither this nor `main`.
 
+use std::fmt::Display;
 use std::io::BufWriter;
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,10 +19,11 @@ use sotto_volume::volumes::ServedOn;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 
-use crate::anew::{Anew, Beginning};
 use crate::arguments::Settings;
+use crate::beginning::Beginning;
 use crate::requests::Requests;
-use crate::serving::Parts;
+use crate::serving::{Parts, Serving};
+use crate::withdrawal::Withdrawal;
 
 /// Threads for what blocks: files, the start of a server, its invalidations.
 const BLOCKING_THREADS: usize = 4;
@@ -39,13 +41,11 @@ const FLUSH_DEADLINE: Duration = Duration::from_secs(3);
 pub enum Ended {
     /// By a signal: everything is released.
     Finished,
-    /// Another worker is to go on with other settings.
-    Anew,
     /// The pod may not have its secrets any more: everything is released, and another worker waits.
     Withdrawn,
 }
 
-/// Runs the sidecar until SIGTERM or SIGINT, or until another worker is wanted.
+/// Runs the sidecar until SIGTERM or SIGINT, or until the pod may not have its secrets any more.
 ///
 /// # Errors
 /// A part could not be started.
@@ -71,13 +71,13 @@ async fn serve(settings: Settings, driver_uid: u32, mut taken: TakenUp) -> anyho
     let audit = AuditLog::start(BufWriter::new(std::io::stdout()), Arc::clone(&clock))?;
     let drain = Drain::new();
     let (links, driver) = DriverCalls::channel();
-    let anew = Anew::new(taken.keeper.clone());
+    let withdrawal = Withdrawal::default();
     let memory = Arc::new(LockedMemory::new());
     let requests = Requests::new(Parts {
         token: settings.token,
         client: settings.client,
         keeper: taken.keeper.clone(),
-        anew: anew.clone(),
+        withdrawal: withdrawal.clone(),
         memory: Arc::clone(&memory) as _,
         audit: audit.clone(),
         clock,
@@ -108,14 +108,11 @@ async fn serve(settings: Settings, driver_uid: u32, mut taken: TakenUp) -> anyho
     tracing::info!("started");
     let ended = tokio::select! {
         () = signals.next() => Ended::Finished,
-        () = anew.withdrawn() => Ended::Withdrawn,
-        () = anew.wanted() => Ended::Anew,
+        () = withdrawal.withdrawn() => Ended::Withdrawn,
     };
     requests.end();
-    if ended != Ended::Anew {
-        tracing::info!("ending: what was fetched is revoked and wiped");
-        release(&requests, &leave).await;
-    }
+    tracing::info!("ending: what was fetched is revoked and wiped");
+    release(&requests, &leave).await;
     finish(&drain, &audit).await;
     Ok(ended)
 }
@@ -145,25 +142,32 @@ async fn resume(
     memory: &LockedMemory,
     audit: &AuditLog,
 ) -> anyhow::Result<()> {
-    let beginning = Beginning::take(&mut taken.kept);
     let kept = std::mem::take(&mut taken.kept);
-    if kept.is_empty() {
-        return Ok(());
-    }
     let volumes: Vec<String> = kept.keys().cloned().collect();
-    let Some(beginning) = beginning else {
-        tracing::warn!("the volume of an earlier worker is not served on: it left no assignment");
-        forget(&taken.keeper, &volumes);
-        return Ok(());
-    };
     let served = ServedOn::begin(kept, &taken.keeper, memory, audit);
-    let serving = requests.resume(&beginning).await.map_err(|refusal| {
+    let Some(left) = served.settings() else { return Ok(()) };
+    let abandoned = |reason: &dyn Display| {
         forget(&taken.keeper, &volumes);
-        anyhow::anyhow!("the volume of an earlier worker can't be gone on with: {refusal}")
-    })?;
-    let restored = serving.volumes.restore(served)?;
+        anyhow::anyhow!("the volume of an earlier worker can't be gone on with: {reason}")
+    };
+    let beginning = Beginning::read(left).map_err(|error| abandoned(&error))?;
+    let serving = requests.resume(&beginning).await.map_err(|refusal| abandoned(&refusal))?;
+    let former = former(&serving, &served).await;
+    let restored = serving.volumes.restore(served, former)?;
     tracing::info!(restored, "the volume of an earlier worker is served on");
     Ok(())
+}
+
+/// Settings of logins that the earlier worker had gone over from, and had yet to revoke.
+async fn former(serving: &Serving, served: &ServedOn) -> Vec<Arc<sotto_volume::volumes::Settings>> {
+    let mut former = Vec::new();
+    for left in served.former_settings() {
+        match serving.classes.candidates().left(left).await {
+            Ok(settings) => former.push(settings),
+            Err(error) => tracing::warn!(%error, "where a former login was made is not known"),
+        }
+    }
+    former
 }
 
 fn forget(keeper: &Keeper, volumes: &[String]) {

@@ -17,7 +17,7 @@ use sotto_handoff::message::{
 };
 use sotto_handoff::refusal::Refusal;
 
-/// What a worker is made with: another one is needed where these change.
+/// What settings are made of: others are needed where these change.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Basis {
     /// The store.
@@ -31,7 +31,7 @@ pub struct Basis {
 /// One assignment, checked.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Assigned {
-    /// What a worker is made with.
+    /// What its settings are made of.
     pub basis: Basis,
     /// Whether the pod has a user namespace of its own.
     pub own_users: bool,

@@ -1,21 +1,24 @@
 //! The volume's class: as the driver just brought it, then asked for again with each refresh.
 //!
 //! Invariant: while the driver or `sotto-node` is away, or the class is not as it should be, it can't be read, and the
-//! volume keeps what it has. What the administrator doesn't allow any more, confirmed once, is given up. An answer with other settings of the store is not followed by this worker: see [`crate::anew`].
+//! volume keeps what it has. What the administrator doesn't allow any more, confirmed once, is given up. A class and
+//! the settings that it came with stay together: the volume goes over to both at once.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use sotto_core::identity::{ClassName, Namespace};
 use sotto_handoff::link::CallError;
-use sotto_handoff::message::{Assignment, Code, Resolve};
-use sotto_volume::classes::{ClassError, ClassSource, LookUp};
+use sotto_handoff::message::{Code, Resolve};
+use sotto_volume::classes::{ClassError, ClassNow, ClassSource, LookUp, LookUpNow};
 use sotto_volume::driver::{DriverCallError, DriverCalls};
+use sotto_volume::volumes::Settings;
 use tokio::time::Instant;
 
-use crate::anew::{Anew, Beginning};
-use crate::assignment::{Assigned, Basis};
+use crate::assignment::Assigned;
+use crate::beginning::Beginning;
 use crate::candidate::Candidates;
+use crate::withdrawal::Withdrawal;
 
 /// How long driver and `sotto-node` may take; the volume's refresh waits for it.
 const DEADLINE: Duration = Duration::from_secs(5);
@@ -25,46 +28,56 @@ const IS_NEW: Duration = Duration::from_secs(10);
 /// Denials in a row.
 const CONFIRMED: u32 = 2;
 
+/// An assignment that can be followed, with its settings.
+pub type Followed = (Assigned, Arc<Settings>);
+
 /// The class of one volume.
 pub struct AssignedClasses {
     driver: DriverCalls,
-    anew: Anew,
+    withdrawal: Withdrawal,
     candidates: Candidates,
-    /// What this worker was made with.
-    basis: Basis,
     state: Mutex<State>,
 }
 
 struct State {
     beginning: Beginning,
-    delivered: Option<(Instant, Assigned)>,
+    delivered: Option<(Instant, Followed)>,
+    /// The last ones that were followed: while a volume tries to go over to them they must stay the same.
+    settings: Arc<Settings>,
     told: String,
     /// In a row.
     denials: u32,
 }
 
 impl AssignedClasses {
-    /// For a worker that is made with `basis`, and a volume that begins so.
+    /// For a volume that begins so.
     #[must_use]
     pub fn new(
         driver: DriverCalls,
-        (anew, candidates): (Anew, Candidates),
-        basis: Basis,
+        withdrawal: Withdrawal,
+        (candidates, settings): (Candidates, Arc<Settings>),
         beginning: Beginning,
     ) -> Self {
-        let state = State { beginning, delivered: None, told: String::new(), denials: 0 };
-        Self { driver, anew, candidates, basis, state: Mutex::new(state) }
+        let (delivered, told, denials) = (None, String::new(), 0);
+        let state = State { beginning, delivered, settings, told, denials };
+        Self { driver, withdrawal, candidates, state: Mutex::new(state) }
+    }
+
+    /// Makes the settings of assignments.
+    #[must_use]
+    pub fn candidates(&self) -> &Candidates {
+        &self.candidates
     }
 
     /// A Prepare brought this: it answers the next question.
-    pub fn deliver(&self, beginning: Beginning, assigned: Assigned) {
+    pub fn deliver(&self, beginning: Beginning, followed: Followed) {
         self.with(|state| {
             state.beginning = beginning;
-            state.delivered = Some((Instant::now(), assigned));
+            state.delivered = Some((Instant::now(), followed));
         });
     }
 
-    async fn asked(&self) -> Result<Assigned, String> {
+    async fn asked(&self) -> Result<Followed, String> {
         let beginning = self.with(|state| state.beginning.clone());
         let message = beginning.message();
         let request = Resolve {
@@ -76,7 +89,9 @@ impl AssignedClasses {
         let assignment = self.driver.resolve(request, DEADLINE).await;
         self.judge(assignment.as_ref().err());
         let assignment = assignment.map_err(|error| error.to_string())?;
-        self.followed(&beginning, assignment).await
+        let assigned = Assigned::read(assignment.clone()).map_err(|error| error.to_string())?;
+        let settings = self.candidates.settings(&assigned, assignment).await;
+        Ok((assigned, settings.map_err(|error| error.to_string())?))
     }
 
     /// The administrator's no counts once it was said twice; anything else is an outage, or the class's own fault.
@@ -94,23 +109,8 @@ impl AssignedClasses {
             state.denials
         });
         if let Some(reason) = denial.filter(|_| denials >= CONFIRMED) {
-            self.anew.withdraw(&reason);
+            self.withdrawal.withdraw(&reason);
         }
-    }
-
-    async fn followed(
-        &self,
-        beginning: &Beginning,
-        message: Assignment,
-    ) -> Result<Assigned, String> {
-        let assigned = Assigned::read(message.clone()).map_err(|error| error.to_string())?;
-        if assigned.basis == self.basis {
-            return Ok(assigned);
-        }
-        let checked = self.candidates.check((&self.basis, beginning), &assigned).await;
-        checked.map_err(|error| error.to_string())?;
-        self.anew.begin(&beginning.with(message));
-        Err("the store's settings have changed: another worker goes on with them".to_owned())
     }
 
     /// Once for each reason: it may stay away for long.
@@ -132,17 +132,23 @@ impl AssignedClasses {
 
 impl ClassSource for AssignedClasses {
     fn class<'a>(&'a self, namespace: &'a Namespace, name: &'a ClassName) -> LookUp<'a> {
+        Box::pin(async { Ok(self.class_now(namespace, name).await?.class) })
+    }
+
+    fn class_now<'a>(&'a self, namespace: &'a Namespace, name: &'a ClassName) -> LookUpNow<'a> {
         Box::pin(async move {
             let delivered = self.with(|state| state.delivered.take());
             let delivered = delivered.filter(|(at, _)| at.elapsed() < IS_NEW);
-            let assigned = match delivered {
-                Some((_, assigned)) => Ok(assigned),
+            let followed = match delivered {
+                Some((_, followed)) => Ok(followed),
                 None => self.asked().await,
             };
-            match assigned {
-                Ok(assigned) => {
+            match followed {
+                Ok((assigned, settings)) => {
                     self.note("");
-                    Ok(Arc::new(assigned.class(namespace, name)))
+                    self.with(|state| state.settings = Arc::clone(&settings));
+                    let class = Arc::new(assigned.class(namespace, name));
+                    Ok(ClassNow { class, settings: Some(settings) })
                 }
                 Err(reason) => {
                     self.note(&reason);

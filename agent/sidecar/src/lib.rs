@@ -6,12 +6,13 @@
 //! |---|---|
 //! | [`arguments`] | the command line: every fault at once |
 //! | [`assignment`] | what it is to serve, checked |
-//! | [`candidate`] | whether another assignment can be gone on with |
+//! | [`candidate`] | the settings that an assignment comes to, if it can be gone on with |
 //! | [`token`] | the pod's token, as the file has it now |
 //! | [`classes`] | the class, asked for again with each refresh |
 //! | [`requests`] | what the driver asks |
 //! | [`serving`] | the volume's parts, made of its assignment |
-//! | [`anew`] | the next worker: what it begins with, and when it is wanted |
+//! | [`beginning`] | what a worker needs to know to begin |
+//! | [`withdrawal`] | that the pod may not have its secrets any more |
 //! | [`reports`] | events of a node agent, as lines of the log |
 //! | [`probe`] | `sotto-agent probe` |
 //! | [`exec`] | `sotto-agent exec`: values as environment variables |
@@ -19,10 +20,10 @@
 //! | [`app`] | the parts put together |
 #![forbid(unsafe_code)]
 
-pub mod anew;
 pub mod app;
 pub mod arguments;
 pub mod assignment;
+pub mod beginning;
 pub mod candidate;
 pub mod classes;
 pub mod exec;
@@ -32,3 +33,4 @@ pub mod reports;
 pub mod requests;
 pub mod serving;
 pub mod token;
+pub mod withdrawal;

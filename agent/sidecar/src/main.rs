@@ -7,11 +7,14 @@ use std::process::ExitCode;
 use clap::Parser;
 use sotto_runtime::allocator::WipingAllocator;
 use sotto_runtime::{EXIT_CONFIGURATION, telemetry};
-use sotto_sidecar::anew::EXIT_ANEW;
 use sotto_sidecar::app::{self, Ended};
 use sotto_sidecar::arguments::{Arguments, Command, Handoff, ServeArguments};
+use sotto_sidecar::withdrawal::EXIT_WITHDRAWN;
 use sotto_sidecar::{exec, probe, process};
 use sotto_supervisor::{Pace, Program, TakenUp};
+
+/// That may have to be started to revoke what the pod has, since nobody else ever will.
+const MOST_LAST_WORKERS: u32 = 3;
 
 #[global_allocator]
 static ALLOCATOR: WipingAllocator = WipingAllocator;
@@ -72,6 +75,7 @@ fn supervise() -> ExitCode {
         path: "/proc/self/exe".into(),
         arguments: std::env::args_os().collect(),
         hopeless: EXIT_CONFIGURATION,
+        last_workers: MOST_LAST_WORKERS,
     };
     match sotto_supervisor::supervise(&program, Pace::default()) {
         Ok(code) => ExitCode::from(code),
@@ -82,7 +86,7 @@ fn supervise() -> ExitCode {
 fn work(settings: sotto_sidecar::arguments::Settings, driver_uid: u32, taken: TakenUp) -> ExitCode {
     match app::run(settings, driver_uid, taken) {
         Ok(Ended::Finished) => ExitCode::SUCCESS,
-        Ok(Ended::Anew | Ended::Withdrawn) => ExitCode::from(EXIT_ANEW),
+        Ok(Ended::Withdrawn) => ExitCode::from(EXIT_WITHDRAWN),
         Err(error) => fail(format!("{error:#}")),
     }
 }

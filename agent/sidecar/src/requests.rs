@@ -16,9 +16,8 @@ use tokio::sync::RwLock;
 use tokio::time::Instant;
 use zeroize::Zeroize;
 
-use crate::anew::Beginning;
 use crate::assignment::{Assigned, AssignmentError};
-use crate::candidate::Candidates;
+use crate::beginning::Beginning;
 use crate::serving::{Parts, Serving};
 
 /// A Prepare without a deadline of its own; the driver gives up before kubelet does.
@@ -73,16 +72,11 @@ impl Requests {
         let assignment = assignment
             .ok_or_else(|| AssignmentError::new("the driver sent none: upgrade sotto-csi"))?;
         let beginning = Beginning::of(&message, assignment.clone());
-        let assigned = Assigned::read(assignment)?;
+        let assigned = Assigned::read(assignment.clone())?;
         let serving = self.serving_as(&beginning, &assigned).await?;
-        if serving.basis != assigned.basis {
-            let candidates = Candidates { client: self.0.parts.client.clone() };
-            candidates.check((&serving.basis, &beginning), &assigned).await?;
-            self.0.parts.anew.begin(&beginning);
-            let message = "the store's settings have changed: the sidecar begins anew with them";
-            return Err(Refusal::new(Code::Unavailable, message));
-        }
-        serving.classes.deliver(beginning.clone(), assigned);
+        // Other settings than the volume has: it goes over to them with its next refresh.
+        let settings = serving.classes.candidates().settings(&assigned, assignment).await?;
+        serving.classes.deliver(beginning, (assigned, settings));
         let longest = match message.deadline_ms {
             0 => LONGEST,
             left => Duration::from_millis(left).min(LONGEST),
@@ -90,9 +84,7 @@ impl Requests {
         message.service_account_tokens = token(&serving, begun + longest).await?;
         let left = longest.saturating_sub(begun.elapsed()).as_millis().max(1);
         message.deadline_ms = u64::try_from(left).unwrap_or(u64::MAX);
-        let prepared = serving.volumes.handle(Body::Prepare(message), None).await?;
-        self.0.parts.anew.keep(&beginning);
-        Ok(prepared)
+        serving.volumes.handle(Body::Prepare(message), None).await
     }
 
     async fn serving_as(

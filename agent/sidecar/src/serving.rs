@@ -1,6 +1,7 @@
-//! The parts that serve the pod's volume, made of its assignment: once a worker.
+//! The parts that serve the pod's volume, made of its assignment: once a worker. The settings of a later assignment
+//! come with the class.
 //!
-//! Invariant: trust, limits and times are those of the assignment; the token and the client certificate are the
+//! Invariant: trust, limits and times are those of an assignment; the token and the client certificate are the
 //! pod's own; nobody else is asked for anything.
 
 use std::collections::BTreeSet;
@@ -18,22 +19,21 @@ use sotto_handoff::message::{Code, Token};
 use sotto_handoff::refusal::Refusal;
 use sotto_runtime::drain::Drain;
 use sotto_runtime::metrics::AgentMetrics;
-use sotto_store::Stores;
 use sotto_store::assigned::ClientFiles;
-use sotto_store::plan::Subject;
 use sotto_supervisor::Keeper;
 use sotto_volume::audit::AuditLog;
 use sotto_volume::cluster::{Answering, ClusterView, ReviewFault, Reviews};
 use sotto_volume::driver::DriverCalls;
 use sotto_volume::token::TokenVerifier;
-use sotto_volume::volumes::{Deadlines, Services, VolumeLimit, Volumes, identity};
+use sotto_volume::volumes::{Deadlines, Services, Settings, VolumeLimit, Volumes};
 
-use crate::anew::{Anew, Beginning};
-use crate::assignment::{Assigned, AssignmentError, Basis};
+use crate::assignment::{Assigned, AssignmentError};
+use crate::beginning::Beginning;
 use crate::candidate::Candidates;
 use crate::classes::AssignedClasses;
 use crate::reports::LogReports;
 use crate::token::{LEEWAY, OwnToken, Stamp};
+use crate::withdrawal::Withdrawal;
 
 /// How often the token's file is looked at.
 const LOOK: Duration = Duration::from_secs(3);
@@ -56,8 +56,8 @@ pub struct Parts {
     pub client: Option<ClientFiles>,
     /// Where to leave what the next worker needs.
     pub keeper: Keeper,
-    /// The next worker.
-    pub anew: Anew,
+    /// Whether the pod may have its secrets.
+    pub withdrawal: Withdrawal,
     /// Memory for values.
     pub memory: Arc<dyn SecretMemorySource>,
     /// The audit log.
@@ -78,8 +78,6 @@ pub struct Serving {
     pub classes: Arc<AssignedClasses>,
     /// The pod's token.
     pub token: OwnToken,
-    /// What it was made with.
-    pub basis: Basis,
 }
 
 impl Serving {
@@ -92,52 +90,31 @@ impl Serving {
         beginning: &Beginning,
         assigned: &Assigned,
     ) -> Result<Arc<Self>, Refusal> {
-        let message = beginning.message();
-        let pod = message.pod.clone().ok_or_else(|| AssignmentError::new("it names no pod"))?;
-        let pod = identity(pod)
-            .map_err(|error| Refusal::new(Code::InvalidArgument, &error.to_string()))?;
-        let stores = stores(parts.client.as_ref(), &assigned.basis, &pod).await?;
+        let client = parts.client.clone();
+        let (candidates, settings) = Candidates::new(client, beginning, assigned).await?;
         let audience = Audience::parse(assigned.basis.store.audience.as_str());
         let audience = audience.map_err(|error| AssignmentError::new(error.to_string()))?;
-        let (driver, anew) = (parts.driver.clone(), parts.anew.clone());
-        let basis = assigned.basis.clone();
-        let candidates = Candidates { client: parts.client.clone() };
-        let classes =
-            AssignedClasses::new(driver, (anew, candidates), basis.clone(), beginning.clone());
-        let classes = Arc::new(classes);
+        let pod = candidates.pod().clone();
         let clock = Arc::clone(&parts.clock);
         let token = OwnToken::new(parts.token.clone(), audience, pod.clone(), clock);
-        let volumes = volumes(parts, stores, assigned, &pod, Arc::clone(&classes));
-        let serving = Arc::new(Self { volumes, classes, token, basis });
+        let (driver, withdrawal) = (parts.driver.clone(), parts.withdrawal.clone());
+        let followed = (candidates, Arc::clone(&settings));
+        let classes = AssignedClasses::new(driver, withdrawal, followed, beginning.clone());
+        let classes = Arc::new(classes);
+        let volumes = volumes(parts, settings, assigned, &pod, Arc::clone(&classes));
+        let serving = Arc::new(Self { volumes, classes, token });
         parts.drain.spawn(look_after_token(
             Arc::clone(&serving),
-            message.volume_id.clone(),
+            beginning.message().volume_id.clone(),
             parts.drain.clone(),
         ));
         Ok(serving)
     }
 }
 
-pub(crate) async fn stores(
-    client: Option<&ClientFiles>,
-    basis: &Basis,
-    pod: &WorkloadIdentity,
-) -> Result<Stores, AssignmentError> {
-    let (store, client) = (basis.store.clone(), client.cloned());
-    let subject = Subject::from(pod);
-    // It reads the client certificate's files.
-    let open = move || Stores::assigned(&store, client.as_ref(), &subject);
-    let opened = tokio::task::spawn_blocking(open).await;
-    let opened = opened.map_err(|_| AssignmentError::new("its store can't be made"))?;
-    opened.map_err(|faults| {
-        let faults: Vec<_> = faults.iter().map(ToString::to_string).collect();
-        AssignmentError::new(format!("store {}: {}", basis.store.name, faults.join("; ")))
-    })
-}
-
 fn volumes(
     parts: &Parts,
-    stores: Stores,
+    settings: Arc<Settings>,
     assigned: &Assigned,
     pod: &WorkloadIdentity,
     classes: Arc<AssignedClasses>,
@@ -148,16 +125,14 @@ fn volumes(
         classes,
         reporter: Arc::new(LogReports),
         reviews: Reviews { cluster, stores: BTreeSet::new() },
-        stores: Arc::new(stores),
+        settings,
         verifier: TokenVerifier::of_own_token(LEEWAY, Arc::clone(&parts.clock)),
         memory: Arc::clone(&parts.memory),
         audit: parts.audit.clone(),
         keeper: parts.keeper.clone(),
         metrics: Arc::new(AgentMetrics::default()),
         clock: Arc::clone(&parts.clock),
-        limits: assigned.basis.limits,
         volume_limit: ONE,
-        refresh: assigned.basis.refresh,
         driver: parts.driver.clone(),
         deadlines: DEADLINES,
         drain: parts.drain.clone(),

@@ -37,6 +37,10 @@ pub struct Program {
     pub arguments: Vec<OsString>,
     /// A worker that ends so can't be helped by another start.
     pub hopeless: u8,
+    /// Workers that may be started after a signal to end, one after the other and told to end at once, as long as
+    /// something is kept that only a worker can give up: a store's token that is to be revoked. 0: at the end nothing
+    /// is given up, since another agent goes on with it.
+    pub last_workers: u32,
 }
 
 /// When a worker is started again, or given up.
@@ -105,11 +109,15 @@ struct Supervisor<'a> {
     restarts: u64,
     /// Before the next start.
     pause: Duration,
-    leaving: bool,
+    /// The signal to end that came.
+    leaving: Option<Signal>,
+    /// Workers that were started since then.
+    last_workers: u32,
 }
 
-/// Runs the program, again and again, until it ends by itself with 0 or `hopeless`, or a signal to end came.
-/// Returns the exit status to end with.
+/// Runs the program, again and again, until it ends by itself with 0 or `hopeless`, or a signal to end came. A worker
+/// that dies of something else in that moment is followed by a last one, if [`Program::last_workers`] says so: what was
+/// kept is given up by a worker, not forgotten. Returns the exit status to end with.
 ///
 /// # Errors
 /// The process can't supervise, or the program can't be started.
@@ -127,7 +135,8 @@ pub fn supervise(program: &Program, pace: Pace) -> io::Result<u8> {
         failures: 0,
         restarts: 0,
         pause: Duration::ZERO,
-        leaving: false,
+        leaving: None,
+        last_workers: 0,
     }
     .run()
 }
@@ -142,11 +151,17 @@ impl Supervisor<'_> {
     fn run(mut self) -> io::Result<u8> {
         loop {
             let worker = self.start()?;
+            if let Some(signal) = self.leaving {
+                self.last_workers += 1;
+                // It has it blocked until it can act on it.
+                let _ = rustix::process::kill_process(worker.pid, signal);
+            }
             if let Next::End(code) = self.attend(worker)? {
                 return Ok(code);
             }
-            if let Some(code) = self.pause()? {
-                return Ok(code);
+            self.pause()?;
+            if self.leaving.is_some() && !self.has_use_for_a_last_one() {
+                return Ok(0);
             }
         }
     }
@@ -203,7 +218,7 @@ impl Supervisor<'_> {
     /// Reads the signals; the worker's status, if it ended.
     fn signalled(&mut self, worker: &Worker) -> io::Result<Option<WaitStatus>> {
         if let Arrived::ToEnd(signal) = self.signals.read()? {
-            self.leaving = true;
+            self.leaving = Some(signal);
             let _ = rustix::process::kill_process(worker.pid, signal);
         }
         let mut ended = None;
@@ -220,30 +235,43 @@ impl Supervisor<'_> {
         let code = status.exit_status().and_then(|code| u8::try_from(code).ok());
         let signal = status.terminating_signal();
         let lived = worker.started.elapsed();
-        if self.leaving || code == Some(0) || code == Some(self.program.hopeless) {
+        if code == Some(0) || code == Some(self.program.hopeless) {
+            return Next::End(code.unwrap_or(1));
+        }
+        if let Some(volume) = &worker.restoring {
+            tracing::error!(
+                volume,
+                "a worker ended while it restored this volume, which is given up"
+            );
+            self.keep.forget(volume);
+        }
+        if self.leaving.is_some() && !self.has_use_for_a_last_one() {
             return Next::End(code.unwrap_or(1));
         }
         self.failures = if worker.has_served { 0 } else { self.failures + 1 };
         self.restarts += 1;
         self.pause = self.pace.before_next(self.failures, worker.has_served, lived);
         tracing::error!(?code, ?signal, ?lived, "the worker ended; another one is started");
-        if let Some(volume) = &worker.restoring {
-            tracing::error!(volume, "it ended while it restored this volume, which is given up");
-            self.keep.forget(volume);
-        }
         Next::Again
     }
 
-    /// The pause before the next start; an exit status if a signal to end came meanwhile.
-    fn pause(&mut self) -> io::Result<Option<u8>> {
+    /// Whether another worker is to give up what is kept, though the process ends.
+    fn has_use_for_a_last_one(&self) -> bool {
+        self.keep.len() > 0 && self.last_workers < self.program.last_workers
+    }
+
+    /// The pause before the next start; a signal to end cuts it short.
+    fn pause(&mut self) -> io::Result<()> {
         let end = Instant::now() + self.pause;
-        while let Some(left) = end.checked_duration_since(Instant::now()) {
+        while self.leaving.is_none()
+            && let Some(left) = end.checked_duration_since(Instant::now())
+        {
             wait(&mut [PollFd::new(&self.signals, PollFlags::IN)], left)?;
-            if let Arrived::ToEnd(_) = self.signals.read()? {
-                return Ok(Some(0));
+            if let Arrived::ToEnd(signal) = self.signals.read()? {
+                self.leaving = Some(signal);
             }
         }
-        Ok(None)
+        Ok(())
     }
 
     fn listen(&mut self, worker: &mut Worker) {
@@ -293,7 +321,7 @@ impl Supervisor<'_> {
 
     fn kill_if_hung(&self, worker: &Worker) {
         let silent = worker.heard.map_or(Duration::ZERO, |heard| heard.elapsed());
-        if silent > self.pace.hung_after && !self.leaving {
+        if silent > self.pace.hung_after && self.leaving.is_none() {
             tracing::error!(?silent, "the worker hangs and is killed");
             let _ = rustix::process::kill_process(worker.pid, Signal::KILL);
         }

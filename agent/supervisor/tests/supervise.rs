@@ -20,6 +20,8 @@ const DEADLINE: Duration = Duration::from_secs(20);
 const SUPERVISOR: &str = "play-the-supervisor";
 const WORKER: &str = "play-the-worker";
 const HOPELESS: u8 = 64;
+/// In the environment of a supervisor whose workers give up nothing.
+const LEAVES: &str = "SOTTO_TEST_LEAVES";
 /// In the environment of a supervisor that goes at its usual pace.
 const USUAL_PACE: &str = "SOTTO_TEST_USUAL_PACE";
 
@@ -64,7 +66,7 @@ impl Run {
         rustix::process::kill_process(pid, signal).unwrap();
     }
 
-    fn end(mut self) -> ExitStatus {
+    fn end(&mut self) -> ExitStatus {
         let end = Instant::now() + DEADLINE;
         loop {
             if let Some(status) = self.supervisor.try_wait().unwrap() {
@@ -88,8 +90,10 @@ impl Drop for Run {
 }
 
 fn supervisor_part() {
+    let last_workers = if std::env::var(LEAVES).is_ok() { 0 } else { 3 };
     let arguments = ["supervise", WORKER].map(OsString::from).to_vec();
-    let program = Program { path: "/proc/self/exe".into(), arguments, hopeless: HOPELESS };
+    let program =
+        Program { path: "/proc/self/exe".into(), arguments, hopeless: HOPELESS, last_workers };
     let quick = Pace {
         first_pause: Duration::from_millis(1),
         longest_pause: Duration::from_millis(5),
@@ -118,6 +122,21 @@ fn wait_for_a_signal() -> ! {
     }
 }
 
+/// SIGTERM waits, since it was never released.
+fn wait_until_told_to_end() {
+    let end = Instant::now() + DEADLINE;
+    let is_pending = || {
+        let status = std::fs::read_to_string("/proc/self/status").unwrap();
+        let pending = status.lines().find_map(|line| line.strip_prefix("ShdPnd:")).unwrap();
+        let pending = u64::from_str_radix(pending.trim(), 16).unwrap();
+        pending & (1 << (rustix::process::Signal::TERM.as_raw() - 1)) != 0
+    };
+    while !is_pending() {
+        assert!(Instant::now() < end, "nobody tells it to end");
+        std::thread::yield_now();
+    }
+}
+
 fn worker_part() {
     let mut starts =
         std::fs::OpenOptions::new().append(true).open(std::env::var(STARTS).unwrap()).unwrap();
@@ -126,7 +145,10 @@ fn worker_part() {
     let script = std::env::var(SCRIPT).unwrap();
     let words: Vec<&str> = script.split(' ').collect();
     let taken = take_up().unwrap().unwrap();
-    sotto_supervisor::release_signals().unwrap();
+    let word = words[number.min(words.len() - 1)];
+    if word != "give-up" {
+        sotto_supervisor::release_signals().unwrap();
+    }
     let text = |fd: Option<std::os::fd::OwnedFd>| {
         let mut text = String::new();
         let mut file = std::fs::File::from(fd?);
@@ -140,7 +162,7 @@ fn worker_part() {
         .map(|(key, kept)| format!("{key}={:?}/{:?}", text(kept.connection), text(kept.values)))
         .collect();
     let keeper = taken.keeper;
-    match words[number.min(words.len() - 1)] {
+    match word {
         "keep-and-die" => {
             let mut file = tempfile::tempfile().unwrap();
             file.write_all(b"fd").unwrap();
@@ -169,6 +191,11 @@ fn worker_part() {
             kill_self()
         }
         "tell" => say(&format!("{} {}", taken.instance.len(), kept.join(" "))),
+        "give-up" => {
+            wait_until_told_to_end();
+            say(&format!("gives up {}", kept.join(" ")));
+            std::process::exit(0)
+        }
         "restarts" => say(&taken.restarts.to_string()),
         "count" => say(&kept.len().to_string()),
         "hang" => {
@@ -242,17 +269,51 @@ fn a_worker_knows_how_many_there_were_before_it() {
 
 fn a_hopeless_worker_ends_the_supervisor_with_its_status() {
     for (word, code) in [("hopeless", i32::from(HOPELESS)), ("finish", 0)] {
-        let run = Run::of(word);
+        let mut run = Run::of(word);
         assert_eq!(run.end().code(), Some(code));
     }
 }
 
 fn a_signal_to_end_reaches_the_worker_and_none_is_started_after_it() {
-    let run = Run::of("tell");
+    let mut run = Run::of("tell");
     run.says();
     run.signal(rustix::process::Signal::TERM);
     // The worker has no handler, and dies of it.
     assert_eq!(run.end().code(), Some(1));
+}
+
+/// In the pause before the next worker, which is half a second by then; or while the worker before it dies.
+fn a_signal_between_two_workers_is_for_a_last_one_that_gives_up_what_is_kept() {
+    let mut run = Run::with("keep-and-die die die die die give-up", &[(USUAL_PACE, "1")]);
+    let end = Instant::now() + DEADLINE;
+    while run.starts() < 5 {
+        assert!(Instant::now() < end, "{} workers", run.starts());
+        std::thread::yield_now();
+    }
+    run.signal(rustix::process::Signal::TERM);
+    assert_eq!(run.says(), "gives up csi-1=Some(\"fd\")/Some(\"new\")");
+    assert_eq!((run.end().code(), run.starts()), (Some(0), 6));
+}
+
+fn a_worker_that_dies_of_something_else_when_it_is_told_to_end_is_followed_by_a_last_one() {
+    let mut run = Run::of("keep-and-die tell give-up");
+    run.says();
+    // This worker has no handler, and dies of it.
+    run.signal(rustix::process::Signal::TERM);
+    assert_eq!(run.says(), "gives up csi-1=Some(\"fd\")/Some(\"new\")");
+    assert_eq!(run.end().code(), Some(0));
+}
+
+fn last_workers_that_die_too_are_not_followed_for_ever() {
+    let mut run = Run::of("keep-and-die tell die");
+    run.says();
+    run.signal(rustix::process::Signal::TERM);
+    assert_eq!((run.end().code(), run.starts()), (Some(1), 5));
+    // One that leaves what is kept to another agent starts none.
+    let mut run = Run::with("keep-and-die tell die", &[(LEAVES, "1")]);
+    run.says();
+    run.signal(rustix::process::Signal::TERM);
+    assert_eq!((run.end().code(), run.starts()), (Some(1), 2));
 }
 
 fn main() {
@@ -269,7 +330,7 @@ fn main() {
 )]
 fn run_all() {
     let wanted = std::env::args().skip(1).find(|argument| !argument.starts_with('-'));
-    let tests: [(&str, fn()); 10] = [
+    let tests: [(&str, fn()); 13] = [
         (
             stringify!(the_next_worker_has_what_the_last_one_kept),
             the_next_worker_has_what_the_last_one_kept,
@@ -306,6 +367,18 @@ fn run_all() {
         (
             stringify!(a_signal_to_end_reaches_the_worker_and_none_is_started_after_it),
             a_signal_to_end_reaches_the_worker_and_none_is_started_after_it,
+        ),
+        (
+            stringify!(a_signal_between_two_workers_is_for_a_last_one_that_gives_up_what_is_kept),
+            a_signal_between_two_workers_is_for_a_last_one_that_gives_up_what_is_kept,
+        ),
+        (
+            stringify!(a_worker_that_dies_of_something_else_when_it_is_told_to_end_is_followed_by_a_last_one),
+            a_worker_that_dies_of_something_else_when_it_is_told_to_end_is_followed_by_a_last_one,
+        ),
+        (
+            stringify!(last_workers_that_die_too_are_not_followed_for_ever),
+            last_workers_that_die_too_are_not_followed_for_ever,
         ),
     ];
     let mut passed = 0;

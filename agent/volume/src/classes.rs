@@ -7,6 +7,8 @@ use std::sync::Arc;
 use sotto_core::class::SecretProviderClass;
 use sotto_core::identity::{ClassName, Namespace};
 
+use crate::volumes::Settings;
+
 /// Why there is no class.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ClassError {
@@ -43,8 +45,26 @@ pub enum ClassError {
 pub type LookUp<'a> =
     Pin<Box<dyn Future<Output = Result<Arc<SecretProviderClass>, ClassError>> + Send + 'a>>;
 
+/// The same with its settings.
+pub type LookUpNow<'a> = Pin<Box<dyn Future<Output = Result<ClassNow, ClassError>> + Send + 'a>>;
+
+/// A class, and what it is to be planned with.
+pub struct ClassNow {
+    /// The class.
+    pub class: Arc<SecretProviderClass>,
+    /// `None`: what the volumes were made with. The same ones, by address, as long as nothing in them changes.
+    pub settings: Option<Arc<Settings>>,
+}
+
 /// Knows the classes.
 pub trait ClassSource: Send + Sync {
     /// The class `name` of `namespace`, as it is now. Must not wait for the network.
     fn class<'a>(&'a self, namespace: &'a Namespace, name: &'a ClassName) -> LookUp<'a>;
+
+    /// The same with the settings, for a source that is told of both at once.
+    fn class_now<'a>(&'a self, namespace: &'a Namespace, name: &'a ClassName) -> LookUpNow<'a> {
+        Box::pin(async {
+            Ok(ClassNow { class: self.class(namespace, name).await?, settings: None })
+        })
+    }
 }

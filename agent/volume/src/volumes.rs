@@ -9,6 +9,7 @@ mod counting;
 mod demand;
 mod deposit;
 mod error;
+mod former;
 mod gate;
 mod handler;
 mod held;
@@ -21,6 +22,7 @@ mod report;
 mod request;
 mod resolve;
 mod restore;
+mod settings;
 mod showing;
 mod turn;
 mod turning;
@@ -32,8 +34,6 @@ use std::time::Duration;
 
 use sotto_core::clock::Clock;
 use sotto_core::identity::{NodeName, VolumeId};
-use sotto_core::limits::Limits;
-use sotto_core::rotation::RefreshPolicy;
 use sotto_core::snapshot::SecretMemorySource;
 use sotto_fuse::Negotiated;
 use sotto_handoff::link::Answer;
@@ -43,7 +43,6 @@ use sotto_handoff::message::{Return, Returned, Serve, Token};
 use sotto_runtime::drain::Drain;
 use sotto_runtime::metrics::AgentMetrics;
 use sotto_runtime::tidy::Tidy;
-use sotto_store::Stores;
 use sotto_supervisor::Keeper;
 use tokio::sync::{oneshot, watch};
 use tokio::time::Instant;
@@ -54,7 +53,6 @@ use crate::cluster::Reviews;
 use crate::driver::DriverCalls;
 use crate::reporter::PodReporter;
 use crate::token::TokenVerifier;
-use gate::Gates;
 use owner::Command;
 use registry::Registry;
 use request::{Brought, Shown, VolumeSpec};
@@ -65,6 +63,7 @@ pub use error::{ObjectFault, VolumeError};
 pub use request::{RequestError, identity};
 pub use resolve::{Resolution, Unresolved};
 pub use restore::{Abandoned, ServedOn};
+pub use settings::Settings;
 
 /// How often a request looks for an owner that doesn't end in this very moment.
 const TRIES: usize = 3;
@@ -115,8 +114,8 @@ pub struct Services {
     pub reporter: Arc<dyn PodReporter>,
     /// What only the API server knows.
     pub reviews: Reviews,
-    /// The administrator's stores.
-    pub stores: Arc<Stores>,
+    /// What the administrator set, for classes that come without.
+    pub settings: Arc<Settings>,
     /// Believes tokens.
     pub verifier: TokenVerifier,
     /// Memory for values.
@@ -129,12 +128,8 @@ pub struct Services {
     pub metrics: Arc<AgentMetrics>,
     /// Wall time.
     pub clock: Arc<dyn Clock>,
-    /// How large volumes may be.
-    pub limits: Limits,
-    /// How many.
+    /// How many volumes.
     pub volume_limit: VolumeLimit,
-    /// How often and how long values are kept, where the pod doesn't say.
-    pub refresh: RefreshPolicy,
     /// Who turns volumes.
     pub driver: DriverCalls,
     /// How long.
@@ -148,7 +143,6 @@ struct Shared {
     registry: Registry,
     /// What the driver last said about another agent's volumes.
     standby: watch::Sender<Option<message::Standby>>,
-    gates: Gates,
     tidy: Tidy,
 }
 
@@ -160,10 +154,9 @@ impl Volumes {
     /// No volume yet.
     #[must_use]
     pub fn new(services: Services) -> Self {
-        let gates = Gates::new(services.stores.names());
         let (registry, standby) = (Registry::default(), watch::Sender::new(None));
         let tidy = Tidy::default();
-        Self(Arc::new(Shared { services, registry, standby, gates, tidy }))
+        Self(Arc::new(Shared { services, registry, standby, tidy }))
     }
 
     /// Who is told when a volume has gone; to be run by the process.

@@ -52,6 +52,27 @@ pub struct Volume {
     /// What ..sotto/status.json shows.
     #[prost(bytes = "vec", tag = "18")]
     pub status: ::prost::alloc::vec::Vec<u8>,
+    /// What the administrator set, where that comes with the class.
+    #[prost(bytes = "vec", tag = "19")]
+    pub settings: ::prost::alloc::vec::Vec<u8>,
+    /// Logins that were gone over from and are not revoked yet.
+    #[prost(message, repeated, tag = "20")]
+    pub former: ::prost::alloc::vec::Vec<Former>,
+}
+/// A login, and what says where it is good.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Former {
+    #[prost(string, tag = "1")]
+    pub provider: ::prost::alloc::string::String,
+    #[prost(btree_map = "string, string", tag = "2")]
+    pub parameters: ::prost::alloc::collections::BTreeMap<
+        ::prost::alloc::string::String,
+        ::prost::alloc::string::String,
+    >,
+    #[prost(bytes = "vec", tag = "3")]
+    pub settings: ::prost::alloc::vec::Vec<u8>,
+    #[prost(bytes = "vec", tag = "4")]
+    pub session: ::prost::alloc::vec::Vec<u8>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Layout {

@@ -73,6 +73,19 @@ fn values_close_exactly_at_max_stale() {
 }
 
 #[test]
+fn another_policy_counts_from_the_next_attempt_on() {
+    let mut rotation = rotation(1);
+    let second = Duration::from_secs(1);
+    let first = rotation.wake_at();
+    let shorter = RefreshPolicy { max_stale: 10 * second, ..policy(second) };
+    rotation.follow(shorter);
+    assert_eq!(rotation.wake_at(), first.min(10 * second), "the attempt that was to come");
+    assert_eq!(rotation.stale_at(), 10 * second);
+    rotation.observe(5 * second, &[Good], None, NONE);
+    assert_eq!(rotation.wake_at(), 6 * second, "the second pause doesn't repeat the first");
+}
+
+#[test]
 fn until_max_stale_lets_a_refusal_wait_for_age() {
     let policy = RefreshPolicy { on_revoke: OnRevoke::UntilMaxStale, ..policy(MINUTE) };
     let mut rotation = Rotation::new(policy, 1, Duration::ZERO, NONE);

@@ -19,7 +19,7 @@ use sotto_volume::cluster::{Answering, NoCluster, Reviews};
 use sotto_volume::driver::DriverCalls;
 use sotto_volume::reporter::NoReports;
 use sotto_volume::token::TokenVerifier;
-use sotto_volume::volumes::{Deadlines, Services, VolumeLimit};
+use sotto_volume::volumes::{Deadlines, Services, Settings, VolumeLimit};
 use tempfile::TempDir;
 
 use super::*;
@@ -132,7 +132,7 @@ fn fixture(pods: Option<Result<bool, Refusal>>) -> Fixture {
         classes: Arc::new(Classes(classes.into())),
         reporter: Arc::new(NoReports),
         reviews: Reviews { cluster: Arc::new(NoCluster), stores: Default::default() },
-        stores: Arc::clone(&stores),
+        settings: Arc::new(Settings::new(Arc::clone(&stores), config.limits, config.refresh)),
         verifier: TokenVerifier::new(
             config.tokens.keys,
             config.tokens.issuer,
@@ -144,9 +144,7 @@ fn fixture(pods: Option<Result<bool, Refusal>>) -> Fixture {
         keeper: Keeper::default(),
         metrics: Arc::default(),
         clock,
-        limits: config.limits,
         volume_limit: VolumeLimit { count: 10, remedy: "" },
-        refresh: config.refresh,
         driver: DriverCalls::channel().1,
         deadlines: Deadlines::default(),
         drain: Drain::new(),

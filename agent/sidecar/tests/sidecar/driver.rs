@@ -49,6 +49,7 @@ impl Handler for Driver {
             }
             Body::State(_) => Ok(Body::StateIs(self.state.lock().unwrap().clone()).into()),
             Body::Leaving(_) => Ok(Body::Acknowledged(Acknowledged {}).into()),
+            Body::Rotate(_) => Err(Refusal::new(Code::Unavailable, "nothing turns here")),
             other => panic!("a sidecar doesn't ask {other:?}"),
         }
     }

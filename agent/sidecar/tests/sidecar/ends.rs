@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 use sotto_dev::process::{Program, Running};
-use sotto_dev::store::Operation;
+use sotto_dev::store::{Fault, Operation};
 
 use super::scene::{PATIENCE, Scene, VOLUME};
 
@@ -63,4 +63,30 @@ async fn a_command_line_with_faults_is_told_whole_and_ends_with_64() {
     {
         assert!(text.contains(words), "{words}: {text}");
     }
+}
+
+/// Its login at the new store is there, and the values are not: neither the old nor the new one is left.
+#[tokio::test]
+async fn a_sidecar_that_is_told_to_end_while_a_new_store_is_slow_revokes_both_logins() {
+    let scene = Scene::new().await;
+    let other = scene.another_store().await;
+    other.fail(Some(Operation::Read), Fault::Hang, None);
+    let running = scene.start().await;
+    let sidecar = scene.linked().await;
+    sidecar.prepare(&scene.prepare()).await.unwrap();
+    let kernel = sidecar.serve(VOLUME).await;
+    scene.resolve_to(&other);
+    let begun = Instant::now();
+    while other.count(Operation::Read) == 0 {
+        assert!(begun.elapsed() < PATIENCE, "it doesn't go over");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert_eq!((scene.store.tokens(), other.tokens()), (1, 1));
+    let begun = Instant::now();
+    running.signal(Signal::TERM);
+    let status = running.wait(PATIENCE).await.unwrap();
+    assert_eq!(status.code(), Some(0));
+    assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
+    assert_eq!((scene.store.tokens(), other.tokens()), (0, 0));
+    drop(kernel);
 }

@@ -28,6 +28,7 @@ pub(crate) struct Scene {
     pub(crate) driver: Arc<Driver>,
     pub(crate) listener: Listener,
     pub(crate) token: PodTokenSpec,
+    authority: Authority,
     issuer: Issuer,
     files: TempDir,
 }
@@ -42,9 +43,25 @@ impl Scene {
         let listener = driver::listen(files.path());
         let token = PodTokenSpec::new("payments", "checkout", "web-0", "node-1");
         let driver = Arc::default();
-        let scene = Self { store, driver, listener, token, issuer, files };
+        let scene = Self { store, driver, listener, token, authority, issuer, files };
         scene.write_token(&scene.token);
         scene
+    }
+
+    /// Another server for the same pods, with the secret as it is there.
+    pub(crate) async fn another_store(&self) -> DevStore {
+        let store = DevStore::start(&self.authority, &self.issuer).await.unwrap();
+        store.write("payments/checkout/db", json!({"password": "p2"})).await.unwrap();
+        store
+    }
+
+    /// `sotto-node` says from now on that the pod's store is this one.
+    pub(crate) fn resolve_to(&self, other: &DevStore) {
+        let mut moved = self.assignment();
+        let store = moved.store.as_mut().unwrap();
+        store.address = other.access().url();
+        store.ca = std::fs::read(other.access().ca()).unwrap();
+        *self.driver.resolved.lock().unwrap() = Some(moved);
     }
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {

@@ -1,6 +1,6 @@
 //! Workers that end, and what the next one goes on with.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 use sotto_dev::process::Running;
@@ -9,7 +9,7 @@ use sotto_handoff::message::frame::Body;
 use sotto_handoff::message::{Code, Return};
 use sotto_handoff::refusal::Refusal;
 
-use super::scene::{Scene, VOLUME, said};
+use super::scene::{PATIENCE, Scene, VOLUME, said};
 
 /// The worker of a supervisor.
 fn worker_of(supervisor: u32) -> Pid {
@@ -50,7 +50,7 @@ async fn a_killed_worker_is_followed_by_one_that_serves_before_it_has_a_link() {
 }
 
 #[tokio::test]
-async fn a_store_that_changed_is_gone_on_with_by_another_worker() {
+async fn other_times_are_followed_by_the_same_worker_and_login_and_left_to_the_next() {
     let scene = Scene::new().await;
     let running = scene.start().await;
     let sidecar = scene.linked().await;
@@ -60,19 +60,28 @@ async fn a_store_that_changed_is_gone_on_with_by_another_worker() {
     let mut changed = scene.assignment();
     changed.refresh.as_mut().unwrap().max_stale_ms = 120_000;
     *scene.driver.resolved.lock().unwrap() = Some(changed.clone());
-    said(&running, "the store's settings have changed").await;
+    said(&running, "limits or times have changed").await;
+    assert_eq!(worker_of(running.pid()), worker);
+    kill_process(worker, Signal::KILL).unwrap();
     served_on(&running, 1).await;
-    assert_ne!(worker_of(running.pid()), worker);
     assert_eq!(kernel.read().await, Ok("p1".to_owned()));
     let again = scene.linked().await;
     let mut message = scene.prepare();
     message.assignment = Some(changed);
-    // It began with what was kept: with the same there is nothing to change.
-    let worker = worker_of(running.pid());
     again.prepare(&message).await.unwrap();
-    assert_eq!(worker_of(running.pid()), worker);
     assert_eq!(scene.store.count(Operation::Login), 1);
+    // It began with what was left: nothing changes a second time.
+    let asked = || scene.driver.asked.lock().unwrap().len();
+    let before = asked();
+    let begun = Instant::now();
+    while asked() < before + 2 {
+        assert!(begun.elapsed() < PATIENCE, "it looks at its class no more");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let text = running.log().text();
+    assert_eq!(text.matches("limits or times have changed").count(), 1, "{text}");
     running.end().await.unwrap();
+    assert_eq!(scene.store.tokens(), 0);
 }
 
 #[tokio::test]
@@ -111,34 +120,44 @@ async fn what_the_administrator_withdraws_is_given_up_and_revoked() {
     running.end().await.unwrap();
 }
 
+/// This driver never turns, so that both logins are there until the end.
 #[tokio::test]
-async fn a_login_is_shown_to_no_store_that_it_was_not_made_at() {
+async fn a_login_is_shown_to_no_store_that_it_was_not_made_at_and_is_left_to_the_next_worker() {
     let scene = Scene::new().await;
+    let other = scene.another_store().await;
     let running = scene.start().await;
     let sidecar = scene.linked().await;
     sidecar.prepare(&scene.prepare()).await.unwrap();
-    let _kernel = sidecar.serve(VOLUME).await;
-    let mut changed = scene.assignment();
-    // The same server by another name: as good as another store.
-    let store = changed.store.as_mut().unwrap();
-    store.address = store.address.replace("127.0.0.1", "localhost");
-    *scene.driver.resolved.lock().unwrap() = Some(changed);
-    said(&running, "its login can't be resumed").await;
+    let kernel = sidecar.serve(VOLUME).await;
+    scene.resolve_to(&other);
+    said(&running, "a turn is tried again").await;
+    for times in 1..=2 {
+        kill_process(worker_of(running.pid()), Signal::KILL).unwrap();
+        served_on(&running, times).await;
+        let _link = scene.linked().await;
+        assert_eq!(kernel.read().await, Ok("p1".to_owned()));
+    }
+    assert_eq!((scene.store.tokens(), other.tokens()), (1, 1));
     running.end().await.unwrap();
+    assert_eq!((scene.store.tokens(), other.tokens()), (0, 0), "each is revoked where it was made");
+    for store in [&scene.store, &other] {
+        assert_eq!(store.count(Operation::Login), 1);
+        let requests = store.requests();
+        assert!(requests.iter().all(|request| request.status < 400), "{requests:?}");
+    }
 }
 
 #[tokio::test]
-async fn a_prepare_for_another_store_begins_anew_too() {
+async fn a_prepare_for_another_store_is_followed_too() {
     let scene = Scene::new().await;
     let running = scene.start().await;
     let sidecar = scene.linked().await;
+    let worker = worker_of(running.pid());
     let mut wrong = scene.prepare();
     let store = wrong.assignment.as_mut().unwrap().store.as_mut().unwrap();
     store.auth_mount = "nothing".to_owned();
     assert!(sidecar.prepare(&wrong).await.is_err());
-    let (code, reason) = sidecar.prepare(&scene.prepare()).await.unwrap_err();
-    assert_eq!(code, Code::Unavailable, "{reason}");
-    let again = scene.linked().await;
-    again.prepare(&scene.prepare()).await.unwrap();
+    sidecar.prepare(&scene.prepare()).await.unwrap();
+    assert_eq!(worker_of(running.pid()), worker);
     running.end().await.unwrap();
 }

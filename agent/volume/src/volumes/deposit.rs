@@ -17,6 +17,7 @@ use sotto_proto::deposit::v1;
 use sotto_store::{Lease, VolumePlan};
 use zeroize::Zeroizing;
 
+use super::former::Former;
 use super::held::Held;
 use super::request::VolumeSpec;
 use super::wipe::copied;
@@ -70,6 +71,8 @@ impl Left<'_> {
             followed: held.tree.followed().iter().map(|layout| layout_message(layout)).collect(),
             store: held.plan.store.to_string(),
             status: held.tree.status().to_vec(),
+            settings: held.settings.left().to_vec(),
+            former: held.former.iter().map(Former::message).collect(),
         }
     }
 

@@ -16,9 +16,11 @@ use tokio::time::Instant;
 use super::continuing::Beginning;
 use super::counting::NotFresh;
 use super::demand::Demand;
-use super::gate::Place;
+use super::former::Former;
+use super::gate::{Gate, Place};
 use super::owner::FailedEdit;
 use super::request::{Shown, Told};
+use super::settings::{Planned, Settings};
 use super::showing::Showing;
 use super::turn::Turn;
 use super::turning::Turning;
@@ -45,9 +47,12 @@ pub(super) struct Resumed {
 
 /// A volume's secrets and the login that they were fetched with.
 pub(super) struct Held {
+    pub(super) settings: Arc<Settings>,
     pub(super) class: Arc<SecretProviderClass>,
     pub(super) plan: Arc<VolumePlan>,
     pub(super) session: Arc<StoreSession>,
+    /// Logins that were gone over from and are not revoked yet.
+    pub(super) former: Vec<Former>,
     pub(super) tree: Arc<Tree>,
     /// Those that serve it now: more than one only while a connection is handed over.
     pub(super) servers: Vec<Arc<Server>>,
@@ -79,8 +84,7 @@ pub(super) struct Held {
 
 impl Held {
     pub(super) fn new(
-        class: Arc<SecretProviderClass>,
-        plan: VolumePlan,
+        planned: Planned,
         session: StoreSession,
         beginning: Beginning,
         leases: Vec<Lease>,
@@ -88,6 +92,7 @@ impl Held {
         clock: &dyn Clock,
     ) -> Self {
         let token = session.token_life();
+        let Planned { settings, class, plan } = planned;
         let Beginning { current, next, before, older, shown } = beginning;
         let (current, before) = (Arc::new(current), before.map(Arc::new));
         let staged = before.as_ref().map(|_| Arc::clone(&current)).or(next.map(Arc::new));
@@ -114,9 +119,11 @@ impl Held {
             Turn { next: Some(next), again_from, ..Turn::default() }
         });
         let held = Self {
+            settings,
             class,
             plan,
             session,
+            former: Vec::new(),
             tree,
             servers: Vec::new(),
             turning,
@@ -139,22 +146,24 @@ impl Held {
 
     /// A volume that a former worker served: its tree, and what was being turned to.
     pub(super) fn resumed(
-        class: Arc<SecretProviderClass>,
-        plan: VolumePlan,
-        session: StoreSession,
+        planned: Planned,
+        (session, former): (StoreSession, Vec<Former>),
         (tree, staged): (Arc<Tree>, Option<Arc<Snapshot>>),
         policy: RefreshPolicy,
         resumed: Resumed,
         clock: &dyn Clock,
     ) -> Self {
+        let Planned { settings, class, plan } = planned;
         let old = resumed.old.iter().map(|generation| (Instant::now() + GRACE, *generation));
         let (old, hidden) = (old.collect(), resumed.hidden.clone());
         let turning = Turning::resumed(policy, &plan, session.token_life(), resumed);
         let current = Showing::of(&tree.current());
         let held = Self {
+            settings,
             class,
             plan: Arc::new(plan),
             session: Arc::new(session),
+            former,
             tree,
             servers: Vec::new(),
             turning,
@@ -173,6 +182,18 @@ impl Held {
         };
         held.show_status(clock);
         held
+    }
+
+    /// Goes over to another plan; to another login too, if that needs one.
+    pub(super) fn go_over(&mut self, planned: Planned, session: Option<StoreSession>) {
+        let Planned { settings, class, plan } = planned;
+        let settings = std::mem::replace(&mut self.settings, settings);
+        let class = std::mem::replace(&mut self.class, class);
+        self.plan = Arc::new(plan);
+        let Some(session) = session else { return };
+        let session = std::mem::replace(&mut self.session, Arc::new(session));
+        self.former.push(Former { settings, class, session, is_being_revoked: false });
+        self.place = self.settings.gate(&self.plan.store).map(Gate::join);
     }
 
     /// The current generation with its objects.

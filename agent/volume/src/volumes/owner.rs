@@ -13,6 +13,7 @@
 mod asking;
 mod ending;
 mod leaving;
+mod parting;
 mod prolonging;
 mod refresh;
 mod replanning;
@@ -27,8 +28,8 @@ use std::time::Duration;
 
 use futures::future::BoxFuture;
 use futures::stream::{FuturesUnordered, StreamExt};
-use sotto_core::class::SecretProviderClass;
 use sotto_fuse::{End, Negotiated, Server};
+use sotto_store::StoreSession;
 use tokio::sync::mpsc::{self, error::TrySendError};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
@@ -45,7 +46,7 @@ use super::registry::{Found, Registered};
 use super::request::{Brought, Shown, VolumeSpec};
 use super::showing::Showing;
 use crate::audit::VolumeAudit;
-use crate::classes::ClassError;
+use crate::classes::{ClassError, ClassNow};
 use crate::token::VerifiedToken;
 use asking::Attempt;
 use ending::Ending;
@@ -101,8 +102,10 @@ enum Done {
     Prolonged(Box<Prolonged>),
     Turned(Box<Turned>),
     Retired(Retired),
-    Class(Result<Arc<SecretProviderClass>, ClassError>),
+    Class(Result<ClassNow, ClassError>),
     Replanned(Box<Result<Replanned, VolumeError>>),
+    /// A former login was revoked, or could not be.
+    Parted(Option<Arc<StoreSession>>),
     Nothing,
 }
 
@@ -204,6 +207,7 @@ impl Owner {
             end: Instant::now() + deadline,
             deadline,
             shown,
+            settings: Arc::clone(&self.shared.services.settings),
             cancel: self.cancel.clone(),
         };
         self.work.push(Box::pin(async move {
@@ -248,6 +252,7 @@ impl Owner {
                     | Done::Prolonged(_)
                     | Done::Turned(_)
                     | Done::Retired(_)
+                    | Done::Parted(_)
             )
         );
         let next = self.handle(event);
@@ -279,6 +284,7 @@ impl Owner {
             Event::Done(Done::Retired(retired)) => self.retired(retired),
             Event::Done(Done::Class(class)) => self.class_seen(class),
             Event::Done(Done::Replanned(replanned)) => self.replanned(*replanned),
+            Event::Done(Done::Parted(session)) => self.parted(session.as_ref()),
             Event::Done(Done::Nothing) => {
                 if let Some(held) = self.state.held_mut() {
                     held.is_busy = false;
@@ -320,7 +326,7 @@ impl Owner {
         };
         self.audit.set_store(held.plan.store.clone());
         self.pod_token.is_good_for(&held.plan.audience);
-        held.place = self.shared.gates.of(&held.plan.store).map(Gate::join);
+        held.place = held.settings.gate(&held.plan.store).map(Gate::join);
         if let Some(place) = &held.place {
             held.turning.spread(place.part);
         }

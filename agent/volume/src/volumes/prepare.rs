@@ -7,12 +7,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use sotto_core::audit::AuditAction;
-use sotto_core::class::SecretProviderClass;
 use sotto_core::identity::{Audience, StoreName};
-use sotto_core::rotation::RefreshPolicy;
 use sotto_core::secret::SecretString;
 use sotto_core::snapshot::{Generation, Object, Snapshot, SnapshotBuilder, SnapshotError};
-use sotto_store::{Fetch, Lease, StoreSession, VolumePlan, grammar};
+use sotto_store::{Fetch, Lease, StoreSession, VolumePlan};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -23,7 +21,9 @@ use super::gate::Passed;
 use super::held::Held;
 use super::report;
 use super::request::{Brought, Shown, VolumeSpec};
+use super::settings::{Planned, Settings};
 use crate::audit::VolumeAudit;
+use crate::classes::ClassNow;
 use crate::token::{TokenMap, VerifiedToken};
 
 /// One attempt to prepare a volume.
@@ -34,6 +34,8 @@ pub(super) struct Preparation {
     pub(super) end: Instant,
     pub(super) deadline: Duration,
     pub(super) shown: Shown,
+    /// Those that come with the class, once it was read.
+    pub(super) settings: Arc<Settings>,
     pub(super) cancel: CancellationToken,
 }
 
@@ -52,10 +54,11 @@ impl From<VolumeError> for Outcome {
 
 impl Preparation {
     pub(super) async fn run(mut self, brought: Arc<Brought>) -> Outcome {
-        let (class, plan) = match self.plan().await {
+        let Planned { settings, class, plan } = match self.plan().await {
             Ok(planned) => planned,
             Err(error) => return error.into(),
         };
+        self.settings = Arc::clone(&settings);
         self.audit.set_store(plan.store.clone());
         let (session, _turn) = match self.login(&plan, &brought.tokens).await {
             Ok(login) => login,
@@ -68,25 +71,26 @@ impl Preparation {
         match fetched {
             Ok((plan, beginning, leases)) => {
                 let clock = &*self.shared.services.clock;
-                let policy = policy(&self.shared, &self.spec);
-                let held = Held::new(class, plan, session, beginning, leases, policy, clock);
+                let policy = settings.policy(&self.spec);
+                let planned = Planned { settings, class, plan };
+                let held = Held::new(planned, session, beginning, leases, policy, clock);
                 Outcome { result: Ok(held), orphan: None }
             }
             Err(error) => Outcome { result: Err(error), orphan: Some(session) },
         }
     }
 
-    async fn plan(&self) -> Result<(Arc<SecretProviderClass>, VolumePlan), VolumeError> {
+    async fn plan(&self) -> Result<Planned, VolumeError> {
         let services = &self.shared.services;
-        let (identity, name) = (&self.spec.identity, &self.spec.class);
-        let class = services.classes.class(&identity.namespace, name);
-        let class = self.until("the SecretProviderClass was not read", class).await??;
+        let given = services.classes.class_now(&self.spec.identity.namespace, &self.spec.class);
+        let given = self.until("the SecretProviderClass was not read", given).await??;
+        let ClassNow { class, settings } = given;
         report::secret_objects(&self.shared, &self.spec, &class);
-        let plan = grammar::plan(&class, identity, &services.stores, &services.limits)
-            .map_err(|errors| VolumeError::Plan { class: name.clone(), errors })
+        let settings = settings.unwrap_or_else(|| Arc::clone(&services.settings));
+        let planned = Planned::of(settings, class, &self.spec)
             .inspect_err(|error| self.audit.decided(AuditAction::Fetch, Some(error.to_string())))?;
-        report::plan_warnings(&self.shared, &self.spec, &plan.warnings);
-        Ok((class, plan))
+        report::plan_warnings(&self.shared, &self.spec, &planned.plan.warnings);
+        Ok(planned)
     }
 
     async fn login(
@@ -98,7 +102,7 @@ impl Preparation {
         let verified = verify(&self.shared, &self.spec, &self.audit, tokens, wanted);
         let token = self.until("the pod's token was not verified", verified).await??;
         // A plan names a store of the same set.
-        let gate = self.shared.gates.of(&plan.store);
+        let gate = self.settings.gate(&plan.store);
         let gate = gate.ok_or_else(|| VolumeError::NoSuchStore(plan.store.clone()))?;
         let turn = self.until("no turn to fetch came", gate.try_for_publish()).await?;
         // Nobody closes the semaphore.
@@ -114,7 +118,7 @@ impl Preparation {
         plan: &VolumePlan,
         jwt: &SecretString,
     ) -> Result<StoreSession, VolumeError> {
-        let Some(store) = self.shared.services.stores.get(&plan.store) else {
+        let Some(store) = self.settings.stores.get(&plan.store) else {
             // A plan names a store of the same set.
             return Err(VolumeError::NoSuchStore(plan.store.clone()));
         };
@@ -123,7 +127,7 @@ impl Preparation {
         let login = login.map_err(|_| self.late("the store did not answer the login"))?;
         let result = login.as_ref().map(drop);
         self.shared.count_login(&plan.store, result);
-        if let Some(gate) = self.shared.gates.of(&plan.store) {
+        if let Some(gate) = self.settings.gate(&plan.store) {
             gate.logged_in(result);
         }
         login.map_err(VolumeError::Login)
@@ -135,7 +139,7 @@ impl Preparation {
         session: &StoreSession,
     ) -> Result<(VolumePlan, Beginning, Vec<Lease>), VolumeError> {
         let fetched = self.until("the secrets were not fetched", session.fetch(plan)).await?;
-        if let Some(gate) = self.shared.gates.of(&plan.store) {
+        if let Some(gate) = self.settings.gate(&plan.store) {
             gate.fetched(Some(&fetched));
         }
         let leases = fetched.leases.clone();
@@ -152,7 +156,7 @@ impl Preparation {
         objects: Vec<Object>,
     ) -> Result<Snapshot, SnapshotError> {
         let services = &self.shared.services;
-        let builder = SnapshotBuilder::new(services.limits);
+        let builder = SnapshotBuilder::new(self.settings.limits);
         let mut builder = if self.spec.optional { builder.or_empty() } else { builder };
         objects.into_iter().try_for_each(|object| builder.add(object))?;
         let (created, group) = (services.clock.now(), self.spec.group);
@@ -200,17 +204,6 @@ pub(super) fn fetched_objects(
         return Err(VolumeError::Objects(faults));
     }
     Ok(objects)
-}
-
-/// The pod's wishes within the administrator's bound: nobody but the administrator says how long a
-/// withdrawn secret may stay readable.
-pub(super) fn policy(shared: &Shared, spec: &VolumeSpec) -> RefreshPolicy {
-    let default = shared.services.refresh;
-    RefreshPolicy {
-        interval: spec.refresh.unwrap_or(default.interval).min(default.max_stale),
-        max_stale: spec.max_stale.unwrap_or(default.max_stale).min(default.max_stale),
-        on_revoke: default.on_revoke,
-    }
 }
 
 /// Picks the token for the store's audience and verifies it against the volume's pod; audited either way.

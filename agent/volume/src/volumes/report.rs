@@ -60,10 +60,15 @@ pub(super) fn token_not_taken(shared: &Shared, volume: &VolumeId, error: &Volume
 }
 
 /// The class was edited, and the volume can't follow.
-pub(super) fn class_edit_failed(shared: &Shared, spec: &VolumeSpec, error: &VolumeError) {
+pub(super) fn class_edit_failed(
+    shared: &Shared,
+    spec: &VolumeSpec,
+    what: &str,
+    error: &VolumeError,
+) {
+    let now = "what it says now can't be served";
     let message = format!(
-        "the SecretProviderClass was edited, and what it says now can't be served: {error}; the volume goes \
-         on as it was before, and tries again at a later refresh"
+        "{what}, and {now}: {error}; the volume goes on as it was before, and tries again at a later refresh"
     );
     warn(shared, spec, CLASS_EDIT_FAILED, message);
 }

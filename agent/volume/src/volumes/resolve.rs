@@ -18,7 +18,7 @@ use tokio::time::Instant;
 
 use super::error::VolumeError;
 use super::request::{self, RequestError, VolumeSpec};
-use super::{Volumes, refusal, report};
+use super::{Settings, Volumes, refusal, report};
 use crate::audit::VolumeAudit;
 
 /// Longest that anybody waits for a class.
@@ -97,7 +97,7 @@ impl Volumes {
         let end = Instant::now() + deadline;
         match self.planned(&spec, end, deadline).await {
             Ok((class, plan)) => {
-                let (limits, refresh) = (services.limits, services.refresh);
+                let Settings { limits, refresh, .. } = *services.settings;
                 Ok(Resolution { spec, class, plan, limits, refresh, end })
             }
             Err(error) => Err(Unresolved::of(Some(spec), &error)),
@@ -137,11 +137,12 @@ impl Volumes {
         deadline: Duration,
     ) -> Result<(Arc<SecretProviderClass>, VolumePlan), VolumeError> {
         let services = &self.0.services;
+        let settings = &services.settings;
         let class = services.classes.class(&spec.identity.namespace, &spec.class);
         let what = "the SecretProviderClass was not read";
         let late = |_| VolumeError::Deadline { what, deadline };
         let class = tokio::time::timeout_at(end, class).await.map_err(late)??;
-        let plan = grammar::plan(&class, &spec.identity, &services.stores, &services.limits)
+        let plan = grammar::plan(&class, &spec.identity, &settings.stores, &settings.limits)
             .map_err(|errors| VolumeError::Plan { class: spec.class.clone(), errors })?;
         Ok((class, plan))
     }

@@ -19,15 +19,16 @@ use sotto_core::snapshot::Generation;
 use sotto_proto::deposit::v1;
 use sotto_store::plan::ObjectPlan;
 use sotto_store::session::{LeaseId, Renewed};
-use sotto_store::{Lease, VolumePlan, grammar};
+use sotto_store::{Lease, VolumePlan};
 use sotto_supervisor::Keeper;
 use tokio::time::Instant;
 
+use super::former::Former;
 use super::held::{Held, Resumed};
 use super::owner;
-use super::prepare::policy;
 use super::registry::Found;
 use super::request::VolumeSpec;
+use super::settings::{Planned, Settings};
 use super::turn::Turn;
 use super::{Shared, Volumes};
 
@@ -63,15 +64,21 @@ enum RestoreError {
 pub struct Abandoned(usize);
 
 impl Volumes {
-    /// Goes on with what is served already. Returns how many volumes those are.
+    /// Goes on with what is served already. Returns how many volumes those are. `former` are settings that former
+    /// logins were made by, beside those that these volumes are made with: see [`ServedOn::former_settings`].
     ///
     /// # Errors
     /// Some of them can't be gone on with; the supervisor keeps nothing of them any more.
-    pub fn restore(&self, served: ServedOn) -> Result<usize, Abandoned> {
+    pub fn restore(
+        &self,
+        served: ServedOn,
+        mut former: Vec<Arc<Settings>>,
+    ) -> Result<usize, Abandoned> {
+        former.push(Arc::clone(&self.0.services.settings));
         let keeper = &self.0.services.keeper;
         let (mut restored, mut abandoned) = (0, 0);
         for (volume, served) in served.0 {
-            let done = keeper.while_restoring(&volume, || go_on(&self.0, served));
+            let done = keeper.while_restoring(&volume, || go_on(&self.0, served, &former));
             match done.map_err(RestoreError::from).and_then(|done| done) {
                 Ok(()) => restored += 1,
                 Err(error) => {
@@ -91,9 +98,13 @@ fn let_go(keeper: &Keeper, volume: &str, error: &RestoreError) {
     }
 }
 
-fn go_on(shared: &Arc<Shared>, served: serving::Volume) -> Result<(), RestoreError> {
+fn go_on(
+    shared: &Arc<Shared>,
+    served: serving::Volume,
+    former: &[Arc<Settings>],
+) -> Result<(), RestoreError> {
     let token = SecretString::new(served.left.pod_token.clone());
-    let (held, again) = held(shared, &served, &token)?;
+    let (held, again) = held(shared, &served, &token, former)?;
     let serving::Volume { spec, init, server, .. } = served;
     let found = shared.registry.find_or_add(&spec, shared.services.volume_limit);
     let Ok(Found::Added(registered, commands)) = found else { return Err(RestoreError::Known) };
@@ -107,23 +118,25 @@ fn held(
     shared: &Shared,
     served: &serving::Volume,
     token: &SecretString,
+    settings: &[Arc<Settings>],
 ) -> Result<(Held, Option<Turn>), RestoreError> {
     let serving::Volume { left, spec, tree, old, turning, .. } = served;
-    let class = Arc::new(class(spec, left)?);
-    let plan = plan(shared, spec, left, &class)?;
-    let store = shared.services.stores.get(&plan.store).ok_or(RestoreError::Class)?;
-    let session = store.resume(&plan, token, &left.session).ok_or(RestoreError::Session)?;
+    let planned = planned(shared, spec, left)?;
+    let Planned { settings: own, plan, .. } = &planned;
+    let store = own.stores.get(&plan.store).ok_or(RestoreError::Class)?;
+    let session = store.resume(plan, token, &left.session).ok_or(RestoreError::Session)?;
+    let former = formers(left, spec, token, settings);
     let resumed = Resumed {
         age: age_of(left.confirmed_ms),
         last: Generation::new(left.last_generation).ok_or(RestoreError::Wrong("generation"))?,
-        refused: places(&plan, &left.refused),
+        refused: places(plan, &left.refused),
         is_closed: left.closed,
         expiring: left.expiring.iter().map(|index| *index as usize).collect(),
         leases: left.leases.iter().map(lease).collect(),
         old: old.clone(),
         hidden: left.hidden.iter().filter_map(|number| Generation::new(*number)).collect(),
     };
-    let policy = policy(shared, spec);
+    let policy = own.policy(spec);
     let clock = &*shared.services.clock;
     let again = turning.as_ref().map(|(current, before)| Turn {
         next: Some(Arc::clone(current)),
@@ -131,9 +144,31 @@ fn held(
         ..Turn::default()
     });
     let staged = again.as_ref().and_then(|turn| turn.next.clone());
-    let held =
-        Held::resumed(class, plan, session, (Arc::clone(tree), staged), policy, resumed, clock);
+    let held = Held::resumed(
+        planned,
+        (session, former),
+        (Arc::clone(tree), staged),
+        policy,
+        resumed,
+        clock,
+    );
     Ok((held, again))
+}
+
+fn formers(
+    left: &v1::Volume,
+    spec: &VolumeSpec,
+    token: &SecretString,
+    settings: &[Arc<Settings>],
+) -> Vec<Former> {
+    let resumed = |left| {
+        let former = Former::resumed(left, spec, token, settings);
+        if former.is_none() {
+            tracing::warn!(volume = %spec.volume, "a former login is not revoked: it lives until its own end");
+        }
+        former
+    };
+    left.former.iter().filter_map(resumed).collect()
 }
 
 fn places(plan: &VolumePlan, paths: &[String]) -> BTreeSet<usize> {
@@ -153,22 +188,21 @@ fn class(spec: &VolumeSpec, left: &v1::Volume) -> Result<SecretProviderClass, Re
 }
 
 /// Planned again, with the stores as they are configured now.
-fn plan(
-    shared: &Shared,
-    spec: &VolumeSpec,
-    left: &v1::Volume,
-    class: &SecretProviderClass,
-) -> Result<VolumePlan, RestoreError> {
-    let services = &shared.services;
-    let planned = grammar::plan(class, &spec.identity, &services.stores, &services.limits);
-    let mut plan = planned.map_err(|_| RestoreError::Class)?;
+fn planned(shared: &Shared, spec: &VolumeSpec, left: &v1::Volume) -> Result<Planned, RestoreError> {
+    let (settings, class) = (Arc::clone(&shared.services.settings), class(spec, left)?);
+    if settings.left() != left.settings {
+        return Err(RestoreError::Wrong("settings"));
+    }
+    let planned = Planned::of(settings, Arc::new(class), spec);
+    let mut planned = planned.map_err(|_| RestoreError::Class)?;
+    let plan = &mut planned.plan;
     if plan.objects.is_empty() {
         for name in left.class.iter().flat_map(|class| &class.named) {
             let path = ObjectPath::parse(name).map_err(|_| RestoreError::Wrong("object"))?;
             plan.objects.push(ObjectPlan { path, mode: None });
         }
     }
-    Ok(plan)
+    Ok(planned)
 }
 
 fn lease(left: &v1::Lease) -> Lease {

@@ -19,6 +19,7 @@ use super::*;
 use crate::token::testing::{claims, token_map};
 use fixture::{Fixture, SOON, fixture, fixture_of};
 use serde_json::json;
+use sotto_core::limits::Limits;
 use sotto_handoff::message::Pod;
 use sotto_store::{ObjectError, StoreError};
 use tokio::sync::Semaphore;

@@ -220,6 +220,11 @@ impl Turning {
         self.attempt_now();
     }
 
+    /// Is refreshed by another policy from now on.
+    pub(super) fn follow(&mut self, policy: RefreshPolicy) {
+        self.rotation.follow(policy);
+    }
+
     pub(super) fn freshness(&self) -> Freshness {
         self.rotation.freshness()
     }

@@ -36,7 +36,7 @@ impl Owner {
     pub(super) fn refresh(&mut self, asked: BTreeSet<usize>) {
         let State::Serving { held } = &mut self.state else { return };
         let pace = held.turning.pace();
-        let gate = self.shared.gates.of(&held.plan.store).cloned();
+        let gate = held.settings.gate(&held.plan.store).cloned();
         if let Some(gate) = &gate {
             held.place.get_or_insert_with(|| gate.join());
             if let Err(wait) = gate.admit(pace) {

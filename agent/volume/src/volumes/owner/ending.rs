@@ -18,6 +18,7 @@ use super::super::held::Held;
 use super::super::registry::Registered;
 use super::super::showing::Showing;
 use super::super::wipe::emptied;
+use super::parting::part_at_the_end;
 use super::{Command, Done, Owner, Reply, State, replanning};
 
 /// Why a volume ends.
@@ -78,8 +79,9 @@ impl Owner {
                     None => login_under_way(&mut work, deadlines.release).await,
                 }
             }
-            State::Ready { held, .. } | State::Serving { held } => {
+            State::Ready { mut held, .. } | State::Serving { mut held } => {
                 let session = Arc::clone(&held.session);
+                part_at_the_end(&shared, std::mem::take(&mut held.former));
                 close(*held, deadlines.release).await;
                 Some(session)
             }

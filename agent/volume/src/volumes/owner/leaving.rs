@@ -48,9 +48,9 @@ impl Restored {
         audit.set_store(held.plan.store.clone());
         let ended = server.ended();
         held.servers.push(Arc::new(server));
-        held.place = shared.gates.of(&held.plan.store).map(Gate::join);
+        held.place = held.settings.gate(&held.plan.store).map(Gate::join);
         held.pending = again.map(|turn| (Instant::now(), turn));
-        let owner = Owner {
+        let mut owner = Owner {
             shared: Arc::clone(shared),
             audit,
             spec,
@@ -64,6 +64,7 @@ impl Restored {
             pod_token: PodToken::Verified(token),
             init: Some(init),
         };
+        owner.part();
         shared.services.drain.spawn(owner.run());
     }
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use sotto_core::audit::AuditAction;
+use sotto_core::limits::Limits;
 use sotto_core::snapshot::{Generation, Object, Snapshot, SnapshotBuilder, SnapshotError};
 use tokio::time::Instant;
 
@@ -141,6 +142,7 @@ impl Owner {
             self.audit.decided(AuditAction::Fetch, Some(reason));
         }
         let mut turn = Turn { close: consequence.close, refuse, ..Turn::default() };
+        let limits = held.settings.limits;
         if let (Some((_, pending)), Some(mount)) = (&mut held.pending, &mount) {
             if turn.close || !turn.refuse.is_empty() {
                 pending.bereave(&turn, mount);
@@ -149,7 +151,7 @@ impl Owner {
             let plan = Arc::clone(&held.plan);
             held.turning.keep_back(&mut consequence, &plan);
         } else if let Some(objects) = consequence.next.take() {
-            match self.build(objects) {
+            match self.build(objects, limits) {
                 Ok(next) => {
                     turn = Turn { next: Some(next), heal, open: consequence.open, ..turn };
                     self.audit.decided(AuditAction::Fetch, None);
@@ -165,9 +167,13 @@ impl Owner {
         self.turn(turn);
     }
 
-    pub(super) fn build(&mut self, objects: Vec<Object>) -> Result<Arc<Snapshot>, SnapshotError> {
+    pub(super) fn build(
+        &mut self,
+        objects: Vec<Object>,
+        limits: Limits,
+    ) -> Result<Arc<Snapshot>, SnapshotError> {
         let services = &self.shared.services;
-        let builder = SnapshotBuilder::new(services.limits);
+        let builder = SnapshotBuilder::new(limits);
         let mut builder = if self.spec.optional { builder.or_empty() } else { builder };
         objects.into_iter().try_for_each(|object| builder.add(object))?;
         let generation = match &mut self.state {
@@ -229,6 +235,7 @@ impl Owner {
             }
         }
         held.show_status(&*self.shared.services.clock);
+        self.part();
     }
 
     pub(super) fn retired(&mut self, retired: Retired) {

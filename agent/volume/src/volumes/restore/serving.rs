@@ -73,6 +73,18 @@ impl ServedOn {
         Self(served)
     }
 
+    /// What the volume was planned with: see [`super::super::Settings::leaving`]. For an agent of one volume.
+    #[must_use]
+    pub fn settings(&self) -> Option<&[u8]> {
+        self.0.first().map(|(_, volume)| volume.left.settings.as_slice())
+    }
+
+    /// The same of its former logins.
+    pub fn former_settings(&self) -> impl Iterator<Item = &[u8]> {
+        let volumes = self.0.iter().flat_map(|(_, volume)| &volume.left.former);
+        volumes.map(|former| former.settings.as_slice())
+    }
+
     /// How many they are.
     #[must_use]
     pub fn count(&self) -> usize {

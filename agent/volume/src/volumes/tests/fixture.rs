@@ -23,7 +23,7 @@ use sotto_store::Stores;
 use sotto_store::config::{AllowConfig, AuthConfig, AuthMethod, StoreConfig, StoreKind};
 use tempfile::TempDir;
 
-use super::super::{Deadlines, Services, VolumeLimit, Volumes};
+use super::super::{Deadlines, Services, Settings, VolumeLimit, Volumes};
 use super::fake_store::FakeStore;
 use super::reports::Reports;
 use crate::audit::AuditLog;
@@ -102,7 +102,7 @@ pub(super) fn fixture_refreshing(
         node: NodeName::parse("node-1").unwrap(),
         classes: Arc::new(Classes),
         reporter: Arc::clone(&reports) as _,
-        stores: Arc::new(stores(Arc::clone(&store))),
+        settings: Arc::new(Settings::new(Arc::new(stores(Arc::clone(&store))), limits, refresh)),
         verifier: TokenVerifier::new(
             Keys::File(FileKeys::new(file)),
             ISSUER.to_owned(),
@@ -112,9 +112,7 @@ pub(super) fn fixture_refreshing(
         memory: Arc::new(memory),
         audit: audit.clone(),
         clock,
-        limits,
         volume_limit: VolumeLimit { count: limits.volumes, remedy: "raise limits.volumes" },
-        refresh,
         driver,
         deadlines,
         drain: drain.clone(),

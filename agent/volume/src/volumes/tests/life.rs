@@ -10,6 +10,7 @@ use super::fixture::{SOON, fixture, fixture_with};
 use super::kernel::{FIRST_FILE, Kernel};
 use super::said;
 use crate::token::testing::{claims, token_map};
+use sotto_core::limits::Limits;
 use tokio::sync::Semaphore;
 
 const EACCES: i32 = 13;
