@@ -20,6 +20,7 @@ mod request;
 mod restart;
 mod settings;
 mod tokens;
+mod unnamed_host;
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};

@@ -11,7 +11,7 @@ use sotto_proto::registration::v1::{InfoRequest, PluginInfo, RegistrationStatus}
 use tonic::transport::Channel;
 
 use super::error::refused;
-use super::{KubeletError, channel};
+use super::{KubeletError, channel, unnamed_host};
 
 const GET_INFO_DEADLINE: Duration = Duration::from_secs(1);
 const NOTIFY_DEADLINE: Duration = Duration::from_secs(5);
@@ -27,10 +27,11 @@ pub struct Registered {
     pub mount_group: bool,
 }
 
-/// Asks the socket that has appeared, in kubelet's order: GetInfo, NodeGetInfo, NotifyRegistrationStatus,
+/// Asks the socket that has appeared, in kubelet's order: GetInfo (once as kubelet writes it, once to be read), NodeGetInfo, NotifyRegistrationStatus,
 /// NodeGetCapabilities.
 pub(super) async fn register(socket: &Path, driver: &str) -> Result<Registered, KubeletError> {
     let unreachable = |_| KubeletError::Unreachable;
+    unnamed_host::get_info(socket).await?;
     let channel = channel::connect(socket).await.map_err(unreachable)?;
     let mut registration = RegistrationClient::new(channel.clone());
     let mut ask = tonic::Request::new(InfoRequest {});
