@@ -47,7 +47,7 @@ async fn an_outage_and_its_end_are_said_with_what_to_do() -> anyhow::Result<()> 
     let pod = mounted(&cluster, "outage-0").await?;
     cluster.scene.store().go_dark();
     let text = cluster.event("outage-0", "SecretsStale").await;
-    let wrong = ["the store can't be reached", "the last good values are served"];
+    let wrong = ["the store can't be reached", "the last good values are served", "store main"];
     assert_says("store down", &text, &wrong, &["check the store"]);
     let text = cluster.event("outage-0", "SecretsClosed").await;
     let wrong = ["the last good values are older than max-stale", "nothing is readable"];

@@ -80,11 +80,13 @@ pub(super) fn aged(shared: &Shared, spec: &VolumeSpec, consequence: &Consequence
         shared.services.reporter.report(&spec.identity, severity, reason, message.to_owned());
     };
     match consequence.became {
-        Some(Freshness::Stale) => tell(
-            Severity::Warning,
-            SECRETS_STALE,
-            "the store can't be reached: the last good values are served; check the store",
-        ),
+        Some(Freshness::Stale) => {
+            let why = consequence.outage.as_deref().unwrap_or("it isn't asked for now");
+            let message = format!(
+                "the store can't be reached: the last good values are served; check the store ({why})"
+            );
+            tell(Severity::Warning, SECRETS_STALE, &message);
+        }
         Some(Freshness::Fresh) => {
             tell(Severity::Normal, SECRETS_FRESH, "the values are those of the store again");
         }

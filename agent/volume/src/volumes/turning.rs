@@ -20,7 +20,7 @@ use tokio::time::Instant;
 use super::demand::Refreshed;
 use super::held::Resumed;
 use super::leasing::{Leasing, Prolonged, Steps};
-use results::results;
+use results::{outage, results};
 
 mod assembly;
 mod pace;
@@ -60,6 +60,8 @@ pub(super) struct Consequence {
     pub(super) open: bool,
     /// The values became stale now, or fresh again.
     pub(super) became: Option<Freshness>,
+    /// Why the attempt failed, if it did.
+    pub(super) outage: Option<String>,
     /// What the attempt came to, if there was one.
     pub(super) result: Option<Refreshed>,
     /// The objects of the next generation, where there is one.
@@ -285,6 +287,7 @@ impl Turning {
         current: &Snapshot,
     ) -> Consequence {
         let retry_after = fetched.as_ref().and_then(Fetch::retry_after);
+        let outage = outage(fetched.as_ref().map(|fetch| fetch.objects.as_slice()));
         let (answers, leases) = fetched.map(|fetch| (fetch.objects, fetch.leases)).unzip();
         let mut came = BTreeMap::new();
         let results = results(plan, asked, answers, optional, &mut came);
@@ -294,7 +297,7 @@ impl Turning {
         came.append(&mut self.kept_back);
         let now = self.since.elapsed();
         let effects = self.rotation.observe(now, &results, retry_after, jitter());
-        let mut consequence = self.consequence(&effects);
+        let mut consequence = Consequence { outage, ..self.consequence(&effects) };
         if let Some(pause) = retry_after.filter(|_| !self.expiring.is_empty()) {
             // What ends can't wait as long as what is only looked at again.
             let spread = pause.max(LONGEST_RETRY);

@@ -112,7 +112,12 @@ impl Owner {
         let (fetched, wait, was_asked) = attempt.parts();
         let plan = Arc::clone(&held.plan);
         let token = held.session.token_life();
-        let consequence = held.turning.observe(asked, fetched, optional, token, &plan, &current);
+        let mut consequence =
+            held.turning.observe(asked, fetched, optional, token, &plan, &current);
+        if !was_asked && consequence.outage.is_some() {
+            let why = "not asked: it failed other volumes, and is tried for one of them";
+            consequence.outage = Some(why.to_owned());
+        }
         if let Some(wait) = wait {
             held.turning.wait(wait);
         }

@@ -6,6 +6,13 @@ use sotto_core::rotation::ObjectResult;
 use sotto_core::snapshot::Object;
 use sotto_store::{ObjectError, VolumePlan};
 
+/// Why the values can't be brought up to date, where the reason isn't a refusal.
+pub(super) fn outage(answers: Option<&[Result<Object, ObjectError>]>) -> Option<String> {
+    let Some(answers) = answers else { return Some("no answer in time".to_owned()) };
+    let errors = answers.iter().filter_map(|answer| answer.as_ref().err());
+    errors.filter(|error| !error.is_refusal()).map(ToString::to_string).next()
+}
+
 /// What each object's answer means, good where none was asked for; `None`: too late. What came is put
 /// into `came`.
 pub(super) fn results(
