@@ -118,6 +118,22 @@ fn wait_for_a_signal() -> ! {
     }
 }
 
+/// An address in its stack.
+fn on_a_thread_that_ended() -> usize {
+    let thread = std::thread::spawn(|| {
+        let here = 0_u8;
+        (&raw const *std::hint::black_box(&here)).addr()
+    });
+    thread.join().unwrap()
+}
+
+fn is_mapped(address: usize) -> bool {
+    let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
+    let number = |hexadecimal| usize::from_str_radix(hexadecimal, 16).unwrap();
+    let ranges = maps.lines().filter_map(|line| line.split_once(' ')?.0.split_once('-'));
+    ranges.into_iter().any(|(start, end)| (number(start)..number(end)).contains(&address))
+}
+
 fn worker_part() {
     let mut starts =
         std::fs::OpenOptions::new().append(true).open(std::env::var(STARTS).unwrap()).unwrap();
@@ -171,6 +187,7 @@ fn worker_part() {
         "tell" => say(&format!("{} {}", taken.instance.len(), kept.join(" "))),
         "restarts" => say(&taken.restarts.to_string()),
         "count" => say(&kept.len().to_string()),
+        "stacks" => say(&is_mapped(on_a_thread_that_ended()).to_string()),
         "hang" => {
             keeper.alive().unwrap();
             say("hangs");
@@ -235,6 +252,11 @@ fn one_that_never_serves_is_started_ever_less_often() {
     assert!(begun.elapsed() >= least, "{:?}", begun.elapsed());
 }
 
+fn a_worker_keeps_no_stack_of_a_thread_that_ended() {
+    assert_eq!(Run::of("stacks").says(), "false");
+    assert!(is_mapped(on_a_thread_that_ended()), "it would not be detected");
+}
+
 fn a_worker_knows_how_many_there_were_before_it() {
     assert_eq!(Run::of("restarts").says(), "0");
     assert_eq!(Run::of("die serve-and-die die restarts").says(), "3");
@@ -269,7 +291,7 @@ fn main() {
 )]
 fn run_all() {
     let wanted = std::env::args().skip(1).find(|argument| !argument.starts_with('-'));
-    let tests: [(&str, fn()); 10] = [
+    let tests: [(&str, fn()); 11] = [
         (
             stringify!(the_next_worker_has_what_the_last_one_kept),
             the_next_worker_has_what_the_last_one_kept,
@@ -298,6 +320,10 @@ fn run_all() {
         (
             stringify!(a_worker_knows_how_many_there_were_before_it),
             a_worker_knows_how_many_there_were_before_it,
+        ),
+        (
+            stringify!(a_worker_keeps_no_stack_of_a_thread_that_ended),
+            a_worker_keeps_no_stack_of_a_thread_that_ended,
         ),
         (
             stringify!(a_hopeless_worker_ends_the_supervisor_with_its_status),
