@@ -44,6 +44,7 @@ pub mod registration;
 mod returns;
 pub mod rotation;
 pub mod run_dir;
+pub(crate) mod services;
 pub mod settings;
 pub mod shown;
 pub mod sidecar;
