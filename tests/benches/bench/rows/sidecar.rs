@@ -94,6 +94,9 @@ pub(crate) async fn measure(bench: &Bench) -> anyhow::Result<Vec<Row>> {
         }
         let what = format!("sidecar: exec -> first secret readable, cold, {secrets} secrets");
         let cold = Row::new(GROUP, what, "ms", ours.took).beside("bao agent", peer.took);
+        let cold = cold.note(
+            "two thirds are TLS, login and reads at the store, a quarter the start of two processes, the rest the link to the driver",
+        );
         let cold = if secrets == 1 { cold.goal(Figure::Ratio, AtMost(0.125)) } else { cold };
         let what = format!("sidecar: memory, {secrets} secrets, supervisor included");
         let resident = Row::new(GROUP, what, "MiB", ours.memory).beside("bao agent", peer.memory);
