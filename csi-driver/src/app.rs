@@ -9,19 +9,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use sotto_handoff::socket::Listener;
-use sotto_proto::csi::v1::identity_server::IdentityServer;
-use sotto_proto::csi::v1::node_server::NodeServer;
-use sotto_proto::registration::v1::registration_server::RegistrationServer;
 use sotto_runtime::drain::DrainTimeout;
-use tonic::transport::Server;
-use tonic::transport::server::Router;
 
 use crate::driver::{Driver, blocking};
-use crate::identity::Identity;
 use crate::journal::Journal;
-use crate::node::Node;
 use crate::registration::{Registration, socket_path};
 use crate::run_dir::{self, RunDirError};
+use crate::services::Services;
 use crate::settings::Settings;
 use crate::socket::{self, SocketName};
 use crate::target::KubeletDir;
@@ -31,10 +25,6 @@ use crate::{broker, reconcile, sidecar, takeover, unserved};
 /// The agents' socket in the run directory.
 const AGENT_SOCKET: &str = "node.sock";
 const AGENT_SOCKET_MODE: u32 = 0o660;
-/// Calls that are worked on at one time, and streams of one connection.
-const MAX_CALLS: usize = 128;
-/// Largest request: kubelet's tokens are most of it.
-const MAX_REQUEST_BYTES: usize = 1 << 20;
 /// On SIGTERM: until the calls at work have ended. Then, for `--hand-over-deadline`, until each volume has an
 /// agent that holds its connection too. With the last step that is less than the 60 s of grace that the
 /// manifests give.
@@ -113,8 +103,8 @@ impl App {
         if let Some(directory) = driver.settings.registration_dir.clone() {
             for plugin in &plugins {
                 let path = socket_path(&directory, &plugin.name);
-                let registration = RegistrationServer::new(Registration::new(&plugin.name));
-                let services = csi_services(&driver, plugin).add_service(registration);
+                let services = csi_services(&driver, plugin);
+                let services = services.with_registration(Registration::new(&plugin.name));
                 registrations.push(serve(&driver, &path, services)?);
             }
         }
@@ -195,27 +185,15 @@ fn plugins(settings: &Settings) -> Vec<Plugin> {
     [node].into_iter().chain(sidecar).collect()
 }
 
-fn csi_services(driver: &Arc<Driver>, plugin: &Plugin) -> Router {
-    let node = NodeServer::new(Node::new(Arc::clone(driver), plugin.mode));
-    let identity = IdentityServer::new(Identity::new(Arc::clone(driver), &plugin.name));
-    Server::builder()
-        .concurrency_limit_per_connection(MAX_CALLS)
-        .max_concurrent_streams(u32::try_from(MAX_CALLS).ok())
-        .add_service(node.max_decoding_message_size(MAX_REQUEST_BYTES))
-        .add_service(identity)
+fn csi_services(driver: &Arc<Driver>, plugin: &Plugin) -> Services {
+    Services::new(driver, &plugin.name, plugin.mode)
 }
 
-fn serve(driver: &Arc<Driver>, path: &Path, services: Router) -> Result<SocketName, StartError> {
+fn serve(driver: &Arc<Driver>, path: &Path, services: Services) -> Result<SocketName, StartError> {
     let (listener, name) =
         socket::listen(path).map_err(|error| StartError::Socket(path.to_owned(), error))?;
     let own_uid = rustix::process::geteuid().as_raw();
     let connections = Box::pin(socket::connections_of(listener, own_uid));
-    let (drain, path) = (driver.drain.clone(), path.to_owned());
-    driver.drain.spawn(async move {
-        let served = services.serve_with_incoming_shutdown(connections, drain.begun()).await;
-        if let Err(error) = served {
-            tracing::error!(%error, path = %path.display(), "a socket is served no longer");
-        }
-    });
+    driver.drain.spawn(services.serve(connections, driver.drain.clone()));
     Ok(name)
 }

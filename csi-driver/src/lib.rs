@@ -7,6 +7,7 @@
 //! | [`confinement`] | what the process gives up first |
 //! | [`app`] | wiring, and the way out |
 //! | [`identity`], [`node`], [`registration`] | the services that kubelet calls |
+//! | `services` | what a socket offers of them, and its connections |
 //! | [`publish`], [`unpublish`] | the life of a volume |
 //! | [`broker`] | the connected agents and their requests |
 //! | `standby` | an agent that is about to take the place of another |
@@ -44,6 +45,7 @@ pub mod registration;
 mod returns;
 pub mod rotation;
 pub mod run_dir;
+pub(crate) mod services;
 pub mod settings;
 pub mod shown;
 pub mod sidecar;

@@ -135,6 +135,14 @@ fn the_sidecar_links_no_kubernetes_client() {
 }
 
 #[test]
+fn images_are_built_with_the_environment_of_every_build() {
+    let root = sources::root();
+    assert!(root.join(".cargo/config.toml").is_file());
+    let copied = std::fs::read_to_string(root.join(".dockerignore")).unwrap();
+    assert!(copied.lines().any(|line| line == "!.cargo"), "{copied}");
+}
+
+#[test]
 fn every_licence_is_on_the_list() {
     let packages = Graph::of_workspace().licences;
     assert!(packages.len() > 100, "the graph is empty or was misread");

@@ -13,7 +13,7 @@ use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::process::ExitStatus;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::process::{Signal, pidfd_send_signal};
 use tokio::sync::watch;
@@ -132,6 +132,7 @@ pub enum ProcessError {
 pub struct Running {
     name: String,
     pid: u32,
+    executed: Instant,
     pidfd: OwnedFd,
     exit: watch::Receiver<Option<ExitStatus>>,
     log: Arc<Log>,
@@ -151,6 +152,12 @@ impl Running {
     #[must_use]
     pub fn pid(&self) -> u32 {
         self.pid
+    }
+
+    /// The moment of its exec: what was done before, such as to move it into its cgroup, is not its own work.
+    #[must_use]
+    pub fn executed(&self) -> Instant {
+        self.executed
     }
 
     /// What it has written so far.

@@ -25,6 +25,11 @@ use crate::signals::{Arrived, Signals};
 use crate::{INSTANCE, RESTARTS};
 use keep::Keep;
 
+/// glibc's settings, which it reads at the start of a process.
+const TUNABLES: &str = "GLIBC_TUNABLES";
+/// The stacks of threads that ended go back to the machine: kept, those of three hundred volumes would stay resident.
+const NO_STACKS_KEPT: &str = "glibc.pthread.stack_cache_size=0";
+
 /// Packets of a worker that are read before anything else is looked at again.
 const MOST_AT_ONCE: usize = 256;
 
@@ -173,6 +178,10 @@ impl Supervisor<'_> {
         let mut command = Command::new(&self.program.path);
         if let Some(name) = arguments.next() {
             command.arg0(name);
+        }
+        // Whoever set some wants them as they are.
+        if std::env::var_os(TUNABLES).is_none() {
+            command.env(TUNABLES, NO_STACKS_KEPT);
         }
         let child = command
             .args(arguments)

@@ -5,14 +5,17 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking, in its helpers too")]
 #![expect(clippy::disallowed_methods, reason = "a part ends with the status that its test wants")]
 
+#[path = "supervise/worker.rs"]
+mod worker;
+
 use std::ffi::OsString;
-use std::io::{BufRead, BufReader, Read, Seek, Write};
-use std::os::fd::AsFd;
+use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
-use sotto_supervisor::{Pace, Program, supervise, take_up};
+use sotto_supervisor::{Pace, Program, supervise};
+use worker::{is_mapped, on_a_thread_that_ended, worker_part};
 
 const SCRIPT: &str = "SOTTO_TEST_SCRIPT";
 const STARTS: &str = "SOTTO_TEST_STARTS";
@@ -104,116 +107,6 @@ fn supervisor_part() {
     std::process::exit(supervise(&program, pace).unwrap().into());
 }
 
-fn say(text: &str) {
-    let mut output = std::io::stdout();
-    writeln!(output, "{text}").unwrap();
-    output.flush().unwrap();
-}
-
-fn kill_self() -> ! {
-    rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL)
-        .unwrap();
-    unreachable!("SIGKILL")
-}
-
-fn wait_for_a_signal() -> ! {
-    loop {
-        std::thread::park();
-    }
-}
-
-/// SIGTERM waits, since it was never released.
-fn wait_until_told_to_end() {
-    let end = Instant::now() + DEADLINE;
-    let is_pending = || {
-        let status = std::fs::read_to_string("/proc/self/status").unwrap();
-        let pending = status.lines().find_map(|line| line.strip_prefix("ShdPnd:")).unwrap();
-        let pending = u64::from_str_radix(pending.trim(), 16).unwrap();
-        pending & (1 << (rustix::process::Signal::TERM.as_raw() - 1)) != 0
-    };
-    while !is_pending() {
-        assert!(Instant::now() < end, "nobody tells it to end");
-        std::thread::yield_now();
-    }
-}
-
-fn worker_part() {
-    let mut starts =
-        std::fs::OpenOptions::new().append(true).open(std::env::var(STARTS).unwrap()).unwrap();
-    let number = starts.metadata().unwrap().len() as usize;
-    starts.write_all(b".").unwrap();
-    let script = std::env::var(SCRIPT).unwrap();
-    let words: Vec<&str> = script.split(' ').collect();
-    let taken = take_up().unwrap().unwrap();
-    let word = words[number.min(words.len() - 1)];
-    if word != "give-up" {
-        sotto_supervisor::release_signals().unwrap();
-    }
-    let text = |fd: Option<std::os::fd::OwnedFd>| {
-        let mut text = String::new();
-        let mut file = std::fs::File::from(fd?);
-        file.rewind().unwrap();
-        file.read_to_string(&mut text).unwrap();
-        Some(text)
-    };
-    let kept: Vec<String> = taken
-        .kept
-        .into_iter()
-        .map(|(key, kept)| format!("{key}={:?}/{:?}", text(kept.connection), text(kept.values)))
-        .collect();
-    let keeper = taken.keeper;
-    match word {
-        "keep-and-die" => {
-            let mut file = tempfile::tempfile().unwrap();
-            file.write_all(b"fd").unwrap();
-            let mut values = tempfile::tempfile().unwrap();
-            values.write_all(b"old").unwrap();
-            keeper.keep_connection("csi-1", file.as_fd()).unwrap();
-            keeper.keep_connection("csi-2", file.as_fd()).unwrap();
-            keeper.keep_values("csi-1", values.as_fd()).unwrap();
-            let mut values = tempfile::tempfile().unwrap();
-            values.write_all(b"new").unwrap();
-            keeper.keep_values("csi-1", values.as_fd()).unwrap();
-            keeper.forget("csi-2").unwrap();
-            kill_self()
-        }
-        "keep-many-and-die" => {
-            let file = tempfile::tempfile().unwrap();
-            for number in 0..600 {
-                keeper.keep_connection(&format!("csi-{number}"), file.as_fd()).unwrap();
-                keeper.keep_values(&format!("csi-{number}"), file.as_fd()).unwrap();
-            }
-            kill_self()
-        }
-        "die-restoring" => keeper.while_restoring("csi-1", || kill_self()).unwrap(),
-        "restore-and-die" => {
-            keeper.while_restoring("csi-1", || ()).unwrap();
-            kill_self()
-        }
-        "tell" => say(&format!("{} {}", taken.instance.len(), kept.join(" "))),
-        "give-up" => {
-            wait_until_told_to_end();
-            say(&format!("gives up {}", kept.join(" ")));
-            std::process::exit(0)
-        }
-        "restarts" => say(&taken.restarts.to_string()),
-        "count" => say(&kept.len().to_string()),
-        "hang" => {
-            keeper.alive().unwrap();
-            say("hangs");
-        }
-        "die" => kill_self(),
-        "serve-and-die" => {
-            keeper.alive().unwrap();
-            kill_self()
-        }
-        "hopeless" => std::process::exit(HOPELESS.into()),
-        "finish" => std::process::exit(0),
-        other => panic!("{other}"),
-    }
-    wait_for_a_signal()
-}
-
 fn the_next_worker_has_what_the_last_one_kept() {
     let run = Run::of("keep-and-die tell");
     assert_eq!(run.says(), "32 csi-1=Some(\"fd\")/Some(\"new\")");
@@ -260,6 +153,11 @@ fn one_that_never_serves_is_started_ever_less_often() {
     run.says();
     let least = Duration::from_millis(50 + 100 + 200 + 400);
     assert!(begun.elapsed() >= least, "{:?}", begun.elapsed());
+}
+
+fn a_worker_keeps_no_stack_of_a_thread_that_ended() {
+    assert_eq!(Run::of("stacks").says(), "false");
+    assert!(is_mapped(on_a_thread_that_ended()), "it would not be detected");
 }
 
 fn a_worker_knows_how_many_there_were_before_it() {
@@ -330,7 +228,7 @@ fn main() {
 )]
 fn run_all() {
     let wanted = std::env::args().skip(1).find(|argument| !argument.starts_with('-'));
-    let tests: [(&str, fn()); 13] = [
+    let tests: [(&str, fn()); 14] = [
         (
             stringify!(the_next_worker_has_what_the_last_one_kept),
             the_next_worker_has_what_the_last_one_kept,
@@ -359,6 +257,10 @@ fn run_all() {
         (
             stringify!(a_worker_knows_how_many_there_were_before_it),
             a_worker_knows_how_many_there_were_before_it,
+        ),
+        (
+            stringify!(a_worker_keeps_no_stack_of_a_thread_that_ended),
+            a_worker_keeps_no_stack_of_a_thread_that_ended,
         ),
         (
             stringify!(a_hopeless_worker_ends_the_supervisor_with_its_status),

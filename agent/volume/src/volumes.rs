@@ -290,7 +290,7 @@ impl Volumes {
     ) -> Result<Option<T>, Arc<VolumeError>> {
         let Some(mailbox) = self.0.registry.mailbox(volume) else { return Ok(None) };
         let (reply, answer) = oneshot::channel();
-        match mailbox.try_send(command(reply)) {
+        match mailbox.try_send(Box::new(command(reply))) {
             Ok(()) => {}
             Err(tokio::sync::mpsc::error::TrySendError::Closed(_)) => return Ok(None),
             Err(tokio::sync::mpsc::error::TrySendError::Full(_)) => {

@@ -14,7 +14,6 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tonic::transport::server::Connected;
 
 const PREFACE: usize = 24;
 const FRAME_HEADER: usize = 9;
@@ -44,14 +43,6 @@ impl<S> AnyAuthority<S> {
     /// From its first byte on.
     pub fn of(stream: S) -> Self {
         Self { stream, rewriter: Rewriter::default() }
-    }
-}
-
-impl<S: Connected> Connected for AnyAuthority<S> {
-    type ConnectInfo = S::ConnectInfo;
-
-    fn connect_info(&self) -> Self::ConnectInfo {
-        self.stream.connect_info()
     }
 }
 

@@ -32,6 +32,17 @@ async fn kubelet_registers_the_driver_by_the_socket_alone() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_service_that_a_socket_has_not_is_unimplemented() {
+    let machine = Machine::started().await;
+    let channel = machine.connect("csi/csi.sock").await;
+    let mut registration = RegistrationClient::new(channel.clone());
+    let refused = registration.get_info(InfoRequest {}).await.unwrap_err();
+    assert_eq!(refused.code(), Code::Unimplemented);
+    // The connection lives on.
+    IdentityClient::new(channel).probe(ProbeRequest {}).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn stale_sockets_of_an_earlier_process_are_replaced() {
     let mut machine = Machine::new();
     for name in [REGISTRATION, "csi/csi.sock"] {

@@ -7,7 +7,7 @@ pub(crate) mod proxy;
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
 use sotto_dev::bao::Bao;
@@ -64,6 +64,11 @@ impl Peer {
     /// Its process.
     pub(crate) fn pid(&self) -> u32 {
         self.process.pid()
+    }
+
+    /// The moment of its exec.
+    pub(crate) fn executed(&self) -> Instant {
+        self.process.executed()
     }
 
     /// Ends it.

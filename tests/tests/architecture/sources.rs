@@ -16,8 +16,13 @@ impl fmt::Debug for Source {
     }
 }
 
+/// The workspace's directory.
+pub(crate) fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
+}
+
 pub(crate) fn hand_written() -> Vec<Source> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let root = root();
     let mut files = Vec::new();
     for folder in ["agent", "csi-driver", "proto", "tests"] {
         collect(&root, &root.join(folder), &mut files);

@@ -2,12 +2,12 @@
 #![expect(unsafe_code, reason = "pre_exec: prctl between fork and exec")]
 
 use std::fs::File;
-use std::io;
+use std::io::{self, Read as _, Write as _};
 use std::os::unix::process::CommandExt as _;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::RecvTimeoutError;
 use std::sync::{Arc, mpsc};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::process::{
     Pid, PidfdFlags, Signal, getpid, getppid, pidfd_open, set_parent_process_death_signal,
@@ -30,8 +30,8 @@ pub(super) async fn start(program: Program) -> io::Result<Running> {
 /// Starts the child, gives its handle away, and waits for its end.
 fn own(program: &Program, started: oneshot::Sender<io::Result<Running>>) {
     let (exited, exit) = watch::channel(None);
-    let mut child = match spawn(program) {
-        Ok(child) => child,
+    let (mut child, executed) = match spawn(program) {
+        Ok(spawned) => spawned,
         Err(error) => {
             // Whoever asked may have given up.
             drop(started.send(Err(error)));
@@ -39,7 +39,7 @@ fn own(program: &Program, started: oneshot::Sender<io::Result<Running>>) {
         }
     };
     let (reading, read) = mpsc::channel();
-    let running = handle(program, &mut child, exit, &reading);
+    let running = handle(program, (&mut child, executed), exit, &reading);
     drop(reading);
     if running.is_err() {
         // Not ended by itself and not to be left behind; reaped below.
@@ -56,7 +56,7 @@ fn own(program: &Program, started: oneshot::Sender<io::Result<Running>>) {
 
 fn handle(
     program: &Program,
-    child: &mut Child,
+    (child, executed): (&mut Child, Instant),
     exit: watch::Receiver<Option<ExitStatus>>,
     reading: &mpsc::Sender<()>,
 ) -> io::Result<Running> {
@@ -66,11 +66,45 @@ fn handle(
     log.follow(Stream::Error, child.stderr.take().ok_or_else(pipe)?, reading.clone());
     // Not reaped yet, so the number is still this child's.
     let pidfd = pidfd_open(Pid::from_child(child), PidfdFlags::empty())?;
-    Ok(Running { name: program.name.clone(), pid: child.id(), pidfd, exit, log })
+    Ok(Running { name: program.name.clone(), pid: child.id(), executed, pidfd, exit, log })
 }
 
-fn spawn(program: &Program) -> io::Result<Child> {
+/// The child, and the moment of its exec.
+fn spawn(program: &Program) -> io::Result<(Child, Instant)> {
+    let mut command = command(program)?;
     let parent = getpid();
+    let changes_user = program.user.is_some();
+    // Opened here: the child may not be allowed to any more, and the kernel asks who opened it.
+    let cgroup = program.cgroup.as_ref().map(|it| it.join("cgroup.procs"));
+    let cgroup = cgroup.map(|file| File::options().write(true).open(file)).transpose()?;
+    let (mut told, mut tell) = io::pipe()?;
+    let began = Instant::now();
+    // SAFETY: only system calls between fork and exec; nothing allocates or locks.
+    unsafe {
+        command.pre_exec(move || {
+            if let Some(cgroup) = &cgroup {
+                rustix::io::write(cgroup, b"0")?;
+            }
+            if changes_user {
+                rustix::thread::set_no_new_privs(true)?;
+            }
+            // After setuid, which clears it. The parent may be gone already.
+            set_parent_process_death_signal(Some(Signal::KILL))?;
+            if getppid() != Some(parent) {
+                return Err(io::ErrorKind::NotFound.into());
+            }
+            tell.write_all(&began.elapsed().as_micros().to_ne_bytes())
+        });
+    }
+    let child = command.spawn()?;
+    // Of a clock that both have. It was written before the exec, which has been made.
+    let mut bytes = [0; size_of::<u128>()];
+    told.read_exact(&mut bytes)?;
+    let before = u64::try_from(u128::from_ne_bytes(bytes)).unwrap_or(u64::MAX);
+    Ok((child, began + Duration::from_micros(before)))
+}
+
+fn command(program: &Program) -> io::Result<Command> {
     let mut command = Command::new(&program.path);
     command
         .args(&program.arguments)
@@ -89,26 +123,5 @@ fn spawn(program: &Program) -> io::Result<Child> {
     if let Some((uid, gid)) = program.user {
         command.uid(uid).gid(gid);
     }
-    let changes_user = program.user.is_some();
-    // Opened here: the child may not be allowed to any more, and the kernel asks who opened it.
-    let cgroup = program.cgroup.as_ref().map(|it| it.join("cgroup.procs"));
-    let cgroup = cgroup.map(|file| File::options().write(true).open(file)).transpose()?;
-    // SAFETY: only system calls between fork and exec; nothing allocates or locks.
-    unsafe {
-        command.pre_exec(move || {
-            if let Some(cgroup) = &cgroup {
-                rustix::io::write(cgroup, b"0")?;
-            }
-            if changes_user {
-                rustix::thread::set_no_new_privs(true)?;
-            }
-            // After setuid, which clears it. The parent may be gone already.
-            set_parent_process_death_signal(Some(Signal::KILL))?;
-            if getppid() != Some(parent) {
-                return Err(io::ErrorKind::NotFound.into());
-            }
-            Ok(())
-        });
-    }
-    command.spawn()
+    Ok(command)
 }

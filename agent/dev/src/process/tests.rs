@@ -21,6 +21,14 @@ async fn lines_are_awaited_and_told_apart_by_stream() {
 }
 
 #[tokio::test]
+async fn the_moment_of_its_exec_is_between_its_start_and_its_first_line() {
+    let begun = Instant::now();
+    let child = Running::start(shell("echo out; exec sleep 60")).await.unwrap();
+    child.line("a line", LONG, |line| line == "out").await.unwrap();
+    assert!(begun < child.executed() && child.executed() < Instant::now());
+}
+
+#[tokio::test]
 async fn a_child_that_ends_early_is_reported_with_its_last_lines() {
     let child = Running::start(shell("echo went wrong; exit 7")).await.unwrap();
     let error = child.line("readiness", LONG, |line| line == "ready").await.unwrap_err();

@@ -229,3 +229,16 @@ fn files_that_are_not_what_they_should_be_are_named() {
     bench.pki.identity().write_key(bench.path());
     assert_eq!(fault(&files).file(), TlsFile::ClientKey);
 }
+
+/// aws-lc's generator of noise costs each process 40 ms at its first handshake: see `.cargo/config.toml`.
+#[test]
+fn random_numbers_take_no_noise_of_the_processors_timing() {
+    let own = std::fs::read(std::env::current_exe().unwrap()).unwrap();
+    // With spaces: as it is it would be found in this very text.
+    let has = |name: &str| {
+        let name = name.replace(' ', "_");
+        own.windows(name.len()).any(|bytes| bytes == name.as_bytes())
+    };
+    assert!(has("CTR DRBG generate"), "no symbol of aws-lc is seen");
+    assert!(!has("jent entropy collector alloc"), "built without .cargo/config.toml");
+}

@@ -42,7 +42,7 @@ use super::gate::Gate;
 use super::held::Held;
 use super::leasing::Prolonged;
 use super::prepare::{Outcome, Preparation};
-use super::registry::{Found, Registered};
+use super::registry::{Found, Letter, Registered};
 use super::request::{Brought, Shown, VolumeSpec};
 use super::showing::Showing;
 use crate::audit::VolumeAudit;
@@ -137,7 +137,7 @@ struct Owner {
     spec: Arc<VolumeSpec>,
     audit: VolumeAudit,
     registered: Registered,
-    commands: mpsc::Receiver<Command>,
+    commands: mpsc::Receiver<Letter>,
     work: FuturesUnordered<BoxFuture<'static, Done>>,
     cancel: CancellationToken,
     state: State,
@@ -161,7 +161,7 @@ pub(super) fn prepare(
     }
     match shared.registry.find_or_add(spec, shared.services.volume_limit)? {
         Found::Known(mailbox) => {
-            match mailbox.try_send(Command::Prepare { shown: Some(shown), reply }) {
+            match mailbox.try_send(Box::new(Command::Prepare { shown: Some(shown), reply })) {
                 Ok(()) | Err(TrySendError::Closed(_)) => Ok(()),
                 Err(TrySendError::Full(_)) => Err(VolumeError::Busy(spec.volume.clone())),
             }
@@ -180,7 +180,7 @@ impl Owner {
         shared: &Arc<Shared>,
         spec: &Arc<VolumeSpec>,
         registered: Registered,
-        commands: mpsc::Receiver<Command>,
+        commands: mpsc::Receiver<Letter>,
         reply: Reply<Showing>,
     ) -> Self {
         let log = shared.services.audit.clone();
@@ -236,7 +236,7 @@ impl Owner {
         tokio::select! {
             () = self.shared.services.drain.begun() => Event::Drain,
             Some(done) = self.work.next() => Event::Done(done),
-            Some(command) = self.commands.recv(), if has_room => Event::Command(command),
+            Some(command) = self.commands.recv(), if has_room => Event::Command(*command),
             () = sleep_until(unserved) => Event::Unserved,
             () = sleep_until(wake), if has_room => Event::Wake,
         }

@@ -17,27 +17,30 @@ use super::request::VolumeSpec;
 /// Requests that wait for one owner.
 const MAILBOX: usize = 64;
 
+/// A mailbox has room for 32 of these from the beginning: boxed, that is 256 B a volume and not 3.8 KiB.
+pub(super) type Letter = Box<Command>;
+
 #[derive(Clone, Default)]
 pub(super) struct Registry(Arc<Mutex<BTreeMap<VolumeId, Entry>>>);
 
 struct Entry {
     spec: Arc<VolumeSpec>,
-    mailbox: mpsc::Sender<Command>,
+    mailbox: mpsc::Sender<Letter>,
 }
 
 /// What [`Registry::find_or_add`] found.
 pub(super) enum Found {
     /// The volume's owner.
-    Known(mpsc::Sender<Command>),
+    Known(mpsc::Sender<Letter>),
     /// Nobody: the caller starts the owner with this.
-    Added(Registered, mpsc::Receiver<Command>),
+    Added(Registered, mpsc::Receiver<Letter>),
 }
 
 /// An owner's place in the registry; given up on drop.
 pub(super) struct Registered {
     registry: Registry,
     volume: VolumeId,
-    mailbox: mpsc::Sender<Command>,
+    mailbox: mpsc::Sender<Letter>,
 }
 
 impl Registry {
@@ -49,7 +52,7 @@ impl Registry {
         self.lock().keys().cloned().collect()
     }
 
-    pub(super) fn mailbox(&self, volume: &VolumeId) -> Option<mpsc::Sender<Command>> {
+    pub(super) fn mailbox(&self, volume: &VolumeId) -> Option<mpsc::Sender<Letter>> {
         self.lock().get(volume).map(|entry| entry.mailbox.clone())
     }
 

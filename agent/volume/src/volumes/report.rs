@@ -115,7 +115,7 @@ pub(super) async fn served(shared: &Shared, volume: &VolumeId) {
     };
     // The owner of a volume that is served answers this at once with what it serves.
     let (reply, answer) = oneshot::channel();
-    if mailbox.try_send(Command::Prepare { shown: None, reply }).is_err() {
+    if mailbox.try_send(Box::new(Command::Prepare { shown: None, reply })).is_err() {
         return;
     }
     if let Ok(Ok(Ok(showing))) = tokio::time::timeout(VERSIONS_DEADLINE, answer).await {

@@ -1,11 +1,14 @@
 use super::*;
 use std::time::Duration;
 
+use hyper::server::conn::http2;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use proptest::prelude::*;
 use sotto_proto::registration::v1::registration_server::RegistrationServer;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
-use tonic::transport::Server;
+use tonic::codegen::Service as _;
 
 use crate::registration::Registration;
 
@@ -41,12 +44,13 @@ fn rewritten<'a>(chunks: impl IntoIterator<Item = &'a [u8]>) -> Vec<u8> {
 /// The first frame that is DATA or RST_STREAM: its type and payload.
 async fn answer_to_kubelet<S>(wrap: impl FnOnce(UnixStream) -> S) -> (u8, Vec<u8>)
 where
-    S: AsyncRead + AsyncWrite + Connected + Unpin + Send + 'static,
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let (mut client, server) = UnixStream::pair().unwrap();
-    let service = RegistrationServer::new(Registration::new("csi.sotto.dev"));
-    let incoming = futures::stream::iter([io::Result::Ok(wrap(server))]);
-    let served = tokio::spawn(Server::builder().add_service(service).serve_with_incoming(incoming));
+    let registration = RegistrationServer::new(Registration::new("csi.sotto.dev"));
+    let service = service_fn(move |request| registration.clone().call(request));
+    let protocol = http2::Builder::new(TokioExecutor::new());
+    let served = tokio::spawn(protocol.serve_connection(TokioIo::new(wrap(server)), service));
     client.write_all(&kubelets()).await.unwrap();
     let answered = async {
         loop {

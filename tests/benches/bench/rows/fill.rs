@@ -195,7 +195,8 @@ impl Filled {
             row("... all unpublished, by the start", "", Samples::one(left))
                 .goal(Figure::Ours, AtMost(1.1))
                 .note(format!(
-                    "{:.1} MiB at the start, {:.1} at the end",
+                    "{:.1} MiB at the start, {:.1} at the end. What stays are pages of the worker's two heaps that have \
+                     something alive in them, by /proc/PID/smaps: no stack, no secret, nothing of the supervisor's",
                     node(self.start),
                     node(self.end)
                 )),

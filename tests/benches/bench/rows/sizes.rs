@@ -33,7 +33,7 @@ pub(crate) async fn measure(_bench: &Bench) -> anyhow::Result<Vec<Row>> {
         );
         let row = match name {
             "sotto-csi" => row.note(
-                "of its symbols a quarter is HTTP/2 and gRPC, on unix sockets only (h2, hyper, tonic), a tenth the runtime's",
+                "HTTP/2 and gRPC, on unix sockets only, by h2 and hyper: of tonic the services alone, not its client and server",
             ),
             _ => row,
         };

@@ -15,7 +15,7 @@ use tokio::sync::mpsc;
 
 use super::super::error::VolumeError;
 use super::super::held::Held;
-use super::super::registry::Registered;
+use super::super::registry::{Letter, Registered};
 use super::super::showing::Showing;
 use super::super::wipe::emptied;
 use super::parting::part_at_the_end;
@@ -102,11 +102,11 @@ impl Owner {
 
 /// Gives the id free and answers who waits for that. Whoever asked for anything else sees that the owner is
 /// gone.
-fn leave(registered: Registered, mut commands: mpsc::Receiver<Command>, reply: Option<Reply<()>>) {
+fn leave(registered: Registered, mut commands: mpsc::Receiver<Letter>, reply: Option<Reply<()>>) {
     drop(registered);
     commands.close();
     let released =
-        std::iter::from_fn(|| commands.try_recv().ok()).filter_map(|command| match command {
+        std::iter::from_fn(|| commands.try_recv().ok()).filter_map(|command| match *command {
             Command::Release { reply } => Some(reply),
             Command::Prepare { .. }
             | Command::Serve { .. }

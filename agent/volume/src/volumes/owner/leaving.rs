@@ -14,18 +14,18 @@ use super::super::Shared;
 use super::super::deposit::Left;
 use super::super::gate::Gate;
 use super::super::held::Held;
-use super::super::registry::Registered;
+use super::super::registry::{Letter, Registered};
 use super::super::request::VolumeSpec;
 use super::super::turn::Turn;
 use super::returning::PodToken;
-use super::{Command, Done, Owner, State};
+use super::{Done, Owner, State};
 use crate::audit::VolumeAudit;
 
 /// A volume that a former worker served, with its server.
 pub(in super::super) struct Restored {
     pub(in super::super) spec: Arc<VolumeSpec>,
     pub(in super::super) registered: Registered,
-    pub(in super::super) commands: mpsc::Receiver<Command>,
+    pub(in super::super) commands: mpsc::Receiver<Letter>,
     pub(in super::super) held: Held,
     pub(in super::super) server: Server,
     pub(in super::super) init: Negotiated,
