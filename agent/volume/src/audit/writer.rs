@@ -1,7 +1,8 @@
 //! The thread that writes the audit log.
 //!
-//! A first record is written at once. After that the writer looks away for [`PAUSE`]: what comes meanwhile is one
-//! write, and to queue it wakes nobody. Woken for each open, the writer cost a reader more than the open itself.
+//! A first record wakes the writer, which then looks away for [`PAUSE`]: what comes meanwhile is one write, and to queue
+//! it wakes nobody. Woken for each open, the writer cost a reader more than the open itself; writing at once, it took
+//! the processor from the publish that its record is about.
 
 use std::io::{self, Write};
 use std::sync::Arc;
@@ -33,6 +34,7 @@ impl<W: Write> Writer<W> {
 
     pub(super) fn run(mut self, messages: &Receiver<Message>) {
         while let Ok(first) = messages.recv() {
+            look_away();
             let mut flushed = Vec::new();
             let mut next = Ok(first);
             // One flush for all that is there.
@@ -52,7 +54,6 @@ impl<W: Write> Writer<W> {
             if matches!(next, Err(TryRecvError::Disconnected)) {
                 return;
             }
-            look_away();
         }
     }
 
