@@ -116,6 +116,8 @@ pub struct Rotation {
     last_answer: Duration,
     outages: u32,
     next: Duration,
+    /// When the attempt that is under way began.
+    begun: Option<Duration>,
     /// The pause before the first attempt, as long as it is to be repeated.
     first: Option<Duration>,
     /// The store's other volumes are asked for around the next attempt, evenly.
@@ -137,6 +139,7 @@ impl Rotation {
             last_answer: now,
             outages: 0,
             next: now + first,
+            begun: None,
             first: Some(first),
             is_in_line: false,
         }
@@ -167,6 +170,11 @@ impl Rotation {
     #[must_use]
     pub fn attempt_is_due(&self, now: Duration) -> bool {
         now >= self.next
+    }
+
+    /// An attempt begins: what it takes is part of the interval, or a slow store would be asked ever later.
+    pub fn begins(&mut self, now: Duration) {
+        self.begun = Some(now);
     }
 
     /// Brings the next attempt forward to `at`: a lease to renew, a person who asked. Never later.
@@ -270,6 +278,7 @@ impl Rotation {
     ) -> Vec<Effect> {
         debug_assert_eq!(results.len(), self.objects.len(), "one result an object");
         let mut effects = Vec::new();
+        let begun = self.begun.take().unwrap_or(now);
         let results: Vec<_> = results.iter().map(|result| self.as_policy_reads(*result)).collect();
         let outage = results.contains(&ObjectResult::Outage);
         let was_closed = self.freshness == Freshness::Closed;
@@ -290,7 +299,7 @@ impl Rotation {
         } else if unconfirmed {
             self.next = now + CONFIRM_AFTER;
         } else {
-            self.answered(now, jitter);
+            self.answered(begun, now, jitter);
             if was_closed {
                 effects.push(Effect::Open);
             }
@@ -308,12 +317,14 @@ impl Rotation {
         }
     }
 
-    fn answered(&mut self, now: Duration, jitter: Jitter) {
+    fn answered(&mut self, begun: Duration, now: Duration, jitter: Jitter) {
         let interval = self.policy.interval;
         // After an outage everybody's next attempt would be a moment after the store came back.
         let first = self.first.take();
         self.next = if self.outages == 0 {
-            now + first.unwrap_or(interval)
+            let pause = first.unwrap_or(interval);
+            // A store that needs most of the interval has half of it to rest.
+            (begun + pause).max(now + pause / 2)
         } else if self.is_in_line {
             now + interval
         } else {

@@ -105,6 +105,30 @@ fn a_pause_that_the_store_asked_for_is_kept() {
 }
 
 #[test]
+fn what_an_attempt_takes_is_part_of_the_interval_but_for_a_store_that_needs_most_of_it() {
+    let second = Duration::from_secs(1);
+    let asked_for = |seconds: f64| {
+        let mut rotation = Rotation::new(policy(second), 1, Duration::ZERO, Jitter::from_bits(0));
+        // The first pause is repeated once.
+        let mut begun = Duration::from_millis(500);
+        for _ in 0..3 {
+            rotation.begins(begun);
+            let answered = begun + Duration::from_secs_f64(seconds);
+            rotation.observe(answered, &[Good], None, Jitter::from_bits(0));
+            begun = rotation.wake_at();
+        }
+        let before = begun;
+        rotation.begins(begun);
+        let answered = begun + Duration::from_secs_f64(seconds);
+        rotation.observe(answered, &[Good], None, Jitter::from_bits(0));
+        rotation.wake_at() - before
+    };
+    assert_eq!(asked_for(0.0), second);
+    assert_eq!(asked_for(0.25), second);
+    assert_eq!(asked_for(3.0), Duration::from_millis(3_500));
+}
+
+#[test]
 fn a_thousand_volumes_ask_evenly_and_once_an_interval() {
     let mut attempts = Vec::new();
     for volume in 0..1_000_u32 {

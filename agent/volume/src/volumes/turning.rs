@@ -186,10 +186,13 @@ impl Turning {
     }
 
     /// What a refresh reads: indexes into the plan's objects; `None` if no refresh is due.
-    pub(super) fn due(&self) -> Option<BTreeSet<usize>> {
+    pub(super) fn due(&mut self) -> Option<BTreeSet<usize>> {
+        if !self.is_due() {
+            return None;
+        }
+        self.rotation.begins(self.since.elapsed());
         let asked = self.readable.iter().chain(&self.wiped).chain(&self.expiring);
-        self.is_due()
-            .then(|| asked.filter(|index| !self.kept_back.contains_key(index)).copied().collect())
+        Some(asked.filter(|index| !self.kept_back.contains_key(index)).copied().collect())
     }
 
     /// What leases need now. Objects that must be read anew are asked for at an attempt that is due now.
