@@ -7,7 +7,7 @@ ROW ?=
 MINUTES ?= 2
 QUICK ?=
 
-.PHONY: help demo build test tools sanity faults soak check release bench bench-memory bench-rotation bench-sidecar clean
+.PHONY: help demo build test tools sanity cluster faults soak check release bench bench-memory bench-rotation bench-sidecar clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 16
@@ -27,6 +27,9 @@ test: tools build ## unit, property and end-to-end tests, the latter against a r
 sanity: build ## the CSI specification's own conformance suite against sotto-csi
 	@tests/tools/install-csi-sanity
 	@tests/tools/with-mounts tests/tools/sanity
+
+cluster: tools release ## node and sidecar mode on a real Kubernetes on this machine, as root; see tests/cluster
+	@tests/cluster/run
 
 faults: tools build ## every fault and promise with real processes, as a table; ROW="3 6b", DURATION=60
 	@tests/tools/with-mounts $(CARGO) test --quiet --locked -p sotto-tests --test faults -- $(if $(ROW),$(ROW:%=--row=%),--all)
