@@ -19,7 +19,8 @@ drivers=$(awk '/^[a-z]/ { inside = /^metadata:/ } inside && /^  name: / { print 
 # Finished pods count, too: kubelet may still have their volume to unmount.
 users() {
   local driver
-  for driver in $drivers; do
+  # Injected pods also where the kustomization no longer has the component.
+  for driver in $drivers sidecar.csi.sotto.dev; do
     kubectl get pods --all-namespaces -o go-template="{{range .items}}{{\$pod := .}}{{range .spec.volumes}}\
 {{with .csi}}{{if eq .driver \"$driver\"}}  {{\$pod.metadata.namespace}}/{{\$pod.metadata.name}} \
 {{\$pod.status.phase}}{{\"\\n\"}}{{end}}{{end}}{{end}}{{end}}" || return 1

@@ -43,7 +43,7 @@ pub(super) fn search(report: &Report, paint: Paint, out: &mut impl Write) -> io:
     match search.hidden_in_the_sidecar {
         Some(bytes) => writeln!(
             out,
-            "   the sidecar has the values in {} KiB of memfd_secret, which even root can't read",
+            "   the sidecar has the values in {} KiB of memfd_secret, which nobody reads by /proc/PID/mem, root included",
             bytes / 1024
         ),
         None => writeln!(
