@@ -19,7 +19,6 @@ use sotto_core::identity::WorkloadIdentity;
 use sotto_core::limits::Limits;
 
 pub use error::{ObjectFault, PlanError};
-pub(crate) use objects::Known;
 pub use permission::PermissionError;
 
 use crate::plan::{OpenBaoPlan, PlanSource, Subject, VolumePlan};
@@ -54,7 +53,7 @@ pub fn plan(
     let mut warnings = parameters.unknown();
     let subject = Subject::from(identity);
     let choice = Choice::make(&parameters, &subject, stores, &mut faults);
-    let read = stores.known().read(parameters.objects(), limits, &mut warnings, &mut faults);
+    let read = objects::read(parameters.objects(), limits, &mut warnings, &mut faults);
     match choice {
         Some(Choice { store, login }) if faults.is_empty() => Ok(VolumePlan {
             store: store.name.clone(),

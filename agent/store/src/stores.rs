@@ -8,7 +8,6 @@ use std::sync::Arc;
 use sotto_core::identity::{Audience, StoreName};
 
 use crate::config::{EntrySettings, Fault, ProviderSettings, StoreEntry, StoreSettings};
-use crate::grammar::Known;
 use crate::http::HttpsClient;
 use crate::openbao::OpenBao;
 use crate::plan::Subject;
@@ -20,8 +19,6 @@ use crate::session::Store;
 pub struct Stores {
     entries: Vec<Entry>,
     default: Option<StoreName>,
-    /// What classes ask for.
-    known: Known,
 }
 
 struct Entry {
@@ -44,7 +41,7 @@ impl Stores {
                 Err(fault) => faults.push(fault.within(&format!("stores[{index}]"))),
             }
         }
-        if faults.is_empty() { Ok(Self::with(entries, default)) } else { Err(faults) }
+        if faults.is_empty() { Ok(Self { entries, default }) } else { Err(faults) }
     }
 
     /// Checks the configuration without reading a file.
@@ -88,16 +85,7 @@ impl Stores {
             settings: EntrySettings::Remote(Box::new(settings)),
             store,
         };
-        Self::with(stores.into_iter().map(entry).collect(), default)
-    }
-
-    fn with(entries: Vec<Entry>, default: Option<StoreName>) -> Self {
-        Self { entries, default, known: Known::default() }
-    }
-
-    /// Lists of objects that were read before.
-    pub(crate) fn known(&self) -> &Known {
-        &self.known
+        Self { entries: stores.into_iter().map(entry).collect(), default }
     }
 
     /// The same with a provider more.
@@ -163,7 +151,7 @@ impl Stores {
         let default = is_default.then(|| settings.name.clone());
         let settings = EntrySettings::Remote(Box::new(settings));
         let store = open(&settings)?;
-        Ok(Self::with(vec![Entry { settings, store }], default))
+        Ok(Self { entries: vec![Entry { settings, store }], default })
     }
 
     /// The store of classes that name no address.

@@ -1,6 +1,5 @@
 //! The parameter `objects`: a YAML list in a string.
 
-mod known;
 mod names;
 mod raw;
 
@@ -12,20 +11,19 @@ use super::permission;
 use crate::plan::{Encoding, ObjectPlan, Pick, ReadMethod, ReadRequest, SecretPath};
 use crate::text;
 
-pub(crate) use known::Known;
 use names::Names;
 use raw::RawObject;
 
 /// What the list asks for.
-#[derive(Default, Clone)]
+#[derive(Default)]
 pub(super) struct Objects {
     pub(super) objects: Vec<ObjectPlan>,
     pub(super) requests: Vec<ReadRequest>,
     pub(super) picks: Vec<Pick>,
 }
 
-/// Reads the list, for [`Known`]; what it returns counts only if no fault was added.
-fn read(
+/// Reads the list; what it returns counts only if no fault was added.
+pub(super) fn read(
     text: Option<&str>,
     limits: &Limits,
     warnings: &mut Vec<String>,
