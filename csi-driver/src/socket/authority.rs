@@ -6,8 +6,8 @@
 //! `:authority` says is overwritten in place, byte for byte, with a name that is a valid one.
 //!
 //! Invariant: nothing else is changed, no byte is added or removed, and what isn't understood passes as it is: the
-//! library judges it. The replaced name is never longer than what it stands for, so that the peer's table of header
-//! fields forgets before ours does.
+//! library judges it. To a peer that uses Huffman's code only where it is shorter, as HPACK has it and Go does, the
+//! replaced name is never longer than what it stands for, so that the peer's table of header fields forgets before ours.
 
 use std::io;
 use std::pin::Pin;
@@ -37,12 +37,14 @@ const NAME: u8 = b'x';
 pub struct AnyAuthority<S> {
     stream: S,
     rewriter: Rewriter,
+    /// On the heap, which is wiped when it is freed: tokens come through here.
+    chunk: Box<[u8; CHUNK]>,
 }
 
 impl<S> AnyAuthority<S> {
     /// From its first byte on.
     pub fn of(stream: S) -> Self {
-        Self { stream, rewriter: Rewriter::default() }
+        Self { stream, rewriter: Rewriter::default(), chunk: Box::new([0; CHUNK]) }
     }
 }
 
@@ -52,17 +54,16 @@ impl<S: AsyncRead + Unpin> AsyncRead for AnyAuthority<S> {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        let Self { stream, rewriter } = &mut *self;
+        let Self { stream, rewriter, chunk } = &mut *self;
         while rewriter.is_empty() {
-            let mut chunk = [0; CHUNK];
-            let mut chunk = ReadBuf::new(&mut chunk);
-            ready!(Pin::new(&mut *stream).poll_read(context, &mut chunk))?;
-            if chunk.filled().is_empty() {
+            let mut read = ReadBuf::new(&mut chunk[..]);
+            ready!(Pin::new(&mut *stream).poll_read(context, &mut read))?;
+            if read.filled().is_empty() {
                 // Half a frame is the library's to complain about.
                 rewriter.end();
                 break;
             }
-            rewriter.take(chunk.filled());
+            rewriter.take(read.filled());
         }
         rewriter.give(buffer);
         Poll::Ready(Ok(()))

@@ -9,10 +9,10 @@ use serde_json::json;
 use sotto_dev::bao::Bao;
 use sotto_dev::node::Injected;
 use sotto_dev::pki::Authority;
-use sotto_dev::test_store::TestStore;
+use sotto_dev::test_store::{StoreAccess, TestStore};
 use sotto_tests::files::read;
 use sotto_tests::readers::Readers;
-use sotto_tests::scene::Scene;
+use sotto_tests::scene::{Scene, StoreSettings};
 use sotto_tests::sidecars::{self, PATIENCE, no_tokens_are_left, pod_tokens, scene, shows};
 use sotto_tests::wait::until;
 
@@ -90,6 +90,28 @@ async fn a_store_that_cannot_be_moved_to_takes_nothing_away_and_is_gone_over_to_
     no_tokens_are_left(scene.store()).await?;
     pod.end(scene.node()).await?;
     no_tokens_are_left(&new).await
+}
+
+/// The same address by another CA: the former one may be in a stranger's hands.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_store_whose_ca_is_replaced_has_the_old_login_revoked_by_the_new_ca() -> anyhow::Result<()>
+{
+    let mut scene = Scene::embedded_with(StoreSettings::sidecars()).await?;
+    sidecars::prepare(&scene).await?;
+    let (mut pod, secrets) = scene.delivered("checkout-0", &REFRESH).await?;
+    let next = Authority::new("the next authority")?;
+    let clients = scene.authority().certificate_pem().to_owned();
+    scene.store_mut().show(&next.server("sotto-dev store")?, &clients).await?;
+    let ca = scene.node().path("etc/next-ca.pem");
+    std::fs::write(&ca, next.certificate_pem())?;
+    let access = StoreAccess { ca, ..scene.store().access().clone() };
+    scene.move_store_to(&access).await?;
+    sidecars::write(&scene, "p-2").await?;
+    shows(&secrets.join("password"), "p-2").await?;
+    until("the old login's end", || scene.store().tokens() == 1).await?;
+    assert!(!said(&pod, "a store token was not revoked"), "{}", pod.output());
+    pod.end(scene.node()).await?;
+    until("the last login's end", || scene.store().tokens() == 0).await
 }
 
 /// The old server is gone: that its token can't be revoked is said, and delays nothing.

@@ -115,15 +115,30 @@ fn find_tls<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a rustls::Error> {
 
 fn root_cause(error: &(dyn Error + 'static)) -> String {
     let mut deepest = error;
-    while let Some(source) = deepest.source() {
-        deepest = source;
+    loop {
+        // `source` of an io::Error skips the very error that it wraps.
+        let inner = deepest.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
+        let inner = inner.map(|inner| inner as &(dyn Error + 'static));
+        match inner.or_else(|| deepest.source()) {
+            Some(next) => deepest = next,
+            None => break,
+        }
     }
-    deepest.to_string()
+    match deepest.downcast_ref::<h2::Error>() {
+        None => deepest.to_string(),
+        // Its own text has what the peer wrote into a GOAWAY.
+        Some(error) => match (error.get_io(), error.reason()) {
+            (Some(io), _) => io.to_string(),
+            (None, Some(reason)) => reason.description().to_owned(),
+            (None, None) => "an HTTP/2 error".to_owned(),
+        },
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use tokio::io::AsyncWriteExt;
 
     #[test]
     fn a_tls_error_is_found_inside_nested_io_errors() {
@@ -131,5 +146,25 @@ mod tests {
         let nested = io::Error::other(io::Error::other(tls));
         assert_eq!(find_tls(&nested).map(of_tls), Some(HttpError::ClientCertificateRefused));
         assert!(find_tls(&io::Error::other("plain")).is_none());
+    }
+
+    /// What a server writes into a GOAWAY, as an HTTP/2 connection's end.
+    async fn goaway(words: &[u8]) -> h2::Error {
+        let (client, mut server) = tokio::io::duplex(1 << 16);
+        let (_requests, connection) = h2::client::handshake(client).await.unwrap();
+        let mut frames = vec![0, 0, 0, 4, 0, 0, 0, 0, 0];
+        let length = u8::try_from(8 + words.len()).unwrap();
+        frames.extend([0, 0, length, 7, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 11]);
+        frames.extend(words);
+        server.write_all(&frames).await.unwrap();
+        connection.await.unwrap_err()
+    }
+
+    #[tokio::test]
+    async fn a_servers_words_of_goodbye_are_not_passed_on() {
+        let error = goaway(b"X-Vault-Token: hvs.canary").await;
+        assert!(error.to_string().contains("canary"), "the library passes them on: {error}");
+        let said = root_cause(&io::Error::other(error));
+        assert!(!said.contains("canary") && !said.is_empty(), "{said}");
     }
 }

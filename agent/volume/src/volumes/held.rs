@@ -8,6 +8,7 @@ use serde_json::json;
 use sotto_core::class::SecretProviderClass;
 use sotto_core::clock::Clock;
 use sotto_core::rotation::{Freshness, RefreshPolicy};
+use sotto_core::secret::SecretString;
 use sotto_core::snapshot::{Generation, Snapshot};
 use sotto_fuse::{Server, Tree};
 use sotto_store::{Lease, StoreSession, VolumePlan};
@@ -184,15 +185,33 @@ impl Held {
         held
     }
 
-    /// Goes over to another plan; to another login too, if that needs one.
-    pub(super) fn go_over(&mut self, planned: Planned, session: Option<StoreSession>) {
+    /// Goes over to another plan; to another login too, if that needs one. The former login is revoked by the store's
+    /// new trust where it is good for the new settings, else by the old one.
+    pub(super) fn go_over(
+        &mut self,
+        planned: Planned,
+        session: Option<StoreSession>,
+        token: Option<&SecretString>,
+    ) {
         let Planned { settings, class, plan } = planned;
         let settings = std::mem::replace(&mut self.settings, settings);
         let class = std::mem::replace(&mut self.class, class);
         self.plan = Arc::new(plan);
         let Some(session) = session else { return };
         let session = std::mem::replace(&mut self.session, Arc::new(session));
-        self.former.push(Former { settings, class, session, is_being_revoked: false });
+        let store = self.settings.stores.get(&self.plan.store);
+        let by_new_trust = token
+            .zip(store)
+            .and_then(|(token, store)| store.resume(&self.plan, token, &session.carry()));
+        self.former.push(match by_new_trust {
+            Some(session) => Former {
+                settings: Arc::clone(&self.settings),
+                class: Arc::clone(&self.class),
+                session: Arc::new(session),
+                is_being_revoked: false,
+            },
+            None => Former { settings, class, session, is_being_revoked: false },
+        });
         self.place = self.settings.gate(&self.plan.store).map(Gate::join);
     }
 

@@ -21,12 +21,19 @@ pub(super) struct RawObject {
     unknown: Vec<String>,
 }
 
+/// Nodes of a list, what aliases stand for counted each time: a list of 1,000 objects with all keys has some 14,000.
+const MOST_NODES: usize = 50_000;
+/// Bytes of its texts, counted likewise. An API object has 1.5 MiB at most.
+const MOST_BYTES: usize = 2 << 20;
+
 /// Parses the list. YAML 1.1 octal numbers are numbers; `yes` and `no` are texts, as in YAML 1.2.
 pub(super) fn parse(text: &str) -> Result<Vec<RawObject>, String> {
     let options = serde_saphyr::options! {
         legacy_octal_numbers: true,
         strict_booleans: true,
         with_snippet: false,
+        budget: serde_saphyr::budget! { max_nodes: MOST_NODES, max_total_scalar_bytes: MOST_BYTES },
+        alias_limits: serde_saphyr::alias_limits! { max_total_replayed_events: MOST_NODES },
     };
     let list = serde_saphyr::from_str_with_options::<Option<Vec<RawObject>>>(text, options);
     list.map(Option::unwrap_or_default).map_err(|error| text::reason(&[error.to_string()], &[]))

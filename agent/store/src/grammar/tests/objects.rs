@@ -239,3 +239,20 @@ proptest! {
         prop_assert_eq!(objects(&list).is_ok(), accepted, "{:?}", name);
     }
 }
+
+#[test]
+fn a_list_whose_aliases_stand_for_megabytes_is_refused() {
+    let list = |times: usize| {
+        let all = |alias: &str| vec![alias; times].join(", ");
+        format!(
+            "- {{objectName: a, secretPath: p, method: PUT, secretArgs: {{a: &s \"{}\", b: &b [{}], c: &c [{}], d: [{}]}}}}",
+            "x".repeat(6 << 10),
+            all("*s"),
+            all("*b"),
+            all("*c")
+        )
+    };
+    assert!(list(20).len() < 16 << 10, "it is a short text");
+    assert!(objects(&list(20)).is_err());
+    assert!(objects(&list(3)).is_ok(), "aliases as such are read");
+}

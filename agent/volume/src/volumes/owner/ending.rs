@@ -51,12 +51,8 @@ impl Owner {
         let (deadlines, volume) = (shared.services.deadlines, &spec.volume);
         tracing::debug!(%volume, "a volume ends");
         cancel.cancel();
-        if matches!(state, State::Serving { .. })
-            && let Some(orphan) = replanning::orphan(&mut work)
-        {
-            shared.services.drain.spawn(async move {
-                let _ = revoke(&orphan, deadlines.revoke).await;
-            });
+        if matches!(state, State::Serving { .. } | State::Ready { .. }) {
+            replanning::end_orphan(&shared, &mut work);
         }
         let (error, orphan, reply) = match ending {
             Ending::Failed(error, orphan) => (error, orphan, None),
@@ -83,6 +79,8 @@ impl Owner {
                 let session = Arc::clone(&held.session);
                 part_at_the_end(&shared, std::mem::take(&mut held.former));
                 close(*held, deadlines.release).await;
+                // One that came to its end just before it heard of the volume's.
+                replanning::end_orphan(&shared, &mut work);
                 Some(session)
             }
         };

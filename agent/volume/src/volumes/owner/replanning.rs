@@ -110,8 +110,10 @@ impl Owner {
     }
 
     pub(super) fn class_seen(&mut self, given: Result<ClassNow, ClassError>) {
-        let State::Serving { held } = &mut self.state else { return };
+        // Also where its server has failed meanwhile: the next one finds nothing under way.
+        let Some(held) = self.state.held_mut() else { return };
         (held.is_busy, held.has_class_seen) = (false, true);
+        let State::Serving { held } = &mut self.state else { return };
         let ClassNow { class, settings } = match given {
             Ok(given) => given,
             // A class that can't be read, or was deleted, takes nothing away from who has it.
@@ -175,8 +177,14 @@ impl Owner {
     }
 
     pub(super) fn replanned(&mut self, replanned: Result<Replanned, VolumeError>) {
-        let State::Serving { held } = &mut self.state else { return };
-        held.is_busy = false;
+        if let Some(held) = self.state.held_mut() {
+            held.is_busy = false;
+        }
+        let State::Serving { held } = &mut self.state else {
+            // Its server has failed meanwhile: the next one's refresh tries again.
+            let orphan = replanned.ok().and_then(|it| it.session);
+            return orphan.into_iter().for_each(|orphan| revoke_later(&self.shared, orphan));
+        };
         self.audit.decided(AuditAction::Fetch, replanned.as_ref().err().map(ToString::to_string));
         let is_same = held.failed_edit.as_ref().is_some_and(|edit| *edit.class == *held.class);
         let what = if is_same { SETTINGS_CHANGED } else { CLASS_EDITED };
@@ -198,7 +206,9 @@ impl Owner {
         };
         let State::Serving { held } = &mut self.state else { return };
         let policy = planned.settings.policy(&self.spec);
-        held.go_over(planned, session);
+        let token =
+            self.pod_token.verified().map(|token| SecretString::new(token.expose().to_owned()));
+        held.go_over(planned, session, token.as_ref());
         held.failed_edit = None;
         let token = held.session.token_life();
         held.turning = Turning::new(policy, &held.plan, leases, next.generation(), token);
@@ -255,9 +265,10 @@ async fn replanned(
     let Planned { class, plan, .. } = planned;
     let fetch = fetched(spec, &plan, own.as_ref().unwrap_or(&old.session), gate);
     let fetched = tokio::select! {
-        fetched = fetch => fetched,
+        biased;
         // Nobody waits for values any more; what is left of the time is for the login's end.
         () = cancel.cancelled() => Err(VolumeError::Released(spec.volume.clone())),
+        fetched = fetch => fetched,
     };
     match fetched {
         Ok((objects, leases)) => {
@@ -312,16 +323,14 @@ fn revoke_later(shared: &Shared, session: StoreSession) {
     });
 }
 
-/// The login of an edit that was done when its volume ended, and not yet turned to.
-pub(super) fn orphan(
-    work: &mut FuturesUnordered<BoxFuture<'static, Done>>,
-) -> Option<StoreSession> {
+/// Revokes the login of an edit that was done when its volume ended, and not yet turned to.
+pub(super) fn end_orphan(shared: &Shared, work: &mut FuturesUnordered<BoxFuture<'static, Done>>) {
     while let Some(Some(done)) = work.next().now_or_never() {
         if let Done::Replanned(replanned) = done {
-            return replanned.ok().and_then(|it| it.session);
+            let orphan = replanned.ok().and_then(|it| it.session);
+            orphan.into_iter().for_each(|orphan| revoke_later(shared, orphan));
         }
     }
-    None
 }
 
 fn late(what: &'static str) -> VolumeError {
