@@ -186,7 +186,7 @@ def kill(program):
     """Each process of this program, which a container runtime started."""
     pids = subprocess.run(["pgrep", "-f", f"^{program}"], capture_output=True, text=True).stdout.split()
     assert pids, f"no process {program}"
-    subprocess.run(["kill", "-9", *pids], check=False)
+    subprocess.run(["kill", "-9", *pids], check=False, stderr=subprocess.DEVNULL)
 
 
 def in_etcd(text):
