@@ -102,6 +102,18 @@ impl Bench {
         }
     }
 
+    /// The next one that isn't a refresh of object 2 alone, which by chance may come first.
+    async fn attempt_beside_refreshes(&mut self) -> Vec<usize> {
+        loop {
+            let asked = self.attempt().await;
+            if asked != [2] {
+                return asked;
+            }
+            let same = self.answer(&[(2, Ok("one"))], Vec::new());
+            assert!(same.is_nothing(), "what is only read is refreshed as ever");
+        }
+    }
+
     fn answer(&mut self, answers: &[(usize, Answer)], leases: Vec<Lease>) -> Consequence {
         let asked = answers.iter().map(|(index, _)| *index).collect();
         let answer = |(index, answer): &(usize, Answer)| match answer {
@@ -136,22 +148,13 @@ fn versions(consequence: &Consequence) -> Option<Vec<&str>> {
 async fn a_certificate_and_its_key_are_read_anew_together_before_they_end() {
     let mut bench = Bench::new(ReadMethod::Put, None);
     let began = Instant::now();
-    let asked = loop {
-        let asked = bench.attempt().await;
-        if asked == [2] {
-            let same = bench.answer(&[(2, Ok("one"))], Vec::new());
-            assert!(same.is_nothing(), "what is only read is refreshed as ever");
-        } else {
-            break asked;
-        }
-    };
-    assert_eq!(asked, [0, 1, 2]);
+    assert_eq!(bench.attempt_beside_refreshes().await, [0, 1, 2]);
     assert!((40 * MINUTE..45 * MINUTE).contains(&began.elapsed()), "{:?}", began.elapsed());
     let came = [(0, Ok("two")), (1, Ok("two")), (2, Ok("one"))];
     let turned = bench.answer(&came, vec![lease(None)]);
     assert_eq!(versions(&turned).unwrap(), ["two", "two", "one"]);
     let turned = Instant::now();
-    assert_eq!(bench.attempt().await, [0, 1, 2]);
+    assert_eq!(bench.attempt_beside_refreshes().await, [0, 1, 2]);
     assert!(turned.elapsed() >= 40 * MINUTE, "they have a new life");
 }
 
