@@ -27,8 +27,8 @@ pub struct Registered {
     pub mount_group: bool,
 }
 
-/// Asks the socket that has appeared, in kubelet's order: GetInfo (once as kubelet writes it, once to be read), NodeGetInfo, NotifyRegistrationStatus,
-/// NodeGetCapabilities.
+/// Asks the socket that has appeared, in kubelet's order: GetInfo (once as kubelet writes it, once to be read),
+/// NodeGetInfo, NotifyRegistrationStatus, NodeGetCapabilities.
 pub(super) async fn register(socket: &Path, driver: &str) -> Result<Registered, KubeletError> {
     let unreachable = |_| KubeletError::Unreachable;
     unnamed_host::get_info(socket).await?;

@@ -1,8 +1,9 @@
 //! Logins that a volume has gone over from: its class names another role now, or its store is another one.
 //!
-//! Invariant: a former login is shown to the store that it was made at and to no other, and is revoked there with
-//! that store's own trust: as soon as the mount shows what came after it, or with the volume's end. Until then it is
-//! left to the next worker, which does the same.
+//! Invariant: a former login is shown to the store that it was made at and to no other, and is revoked there as soon
+//! as the mount shows what came after it, or with the volume's end: by the trust that the administrator has set for that
+//! place now, or, where the store is at another place now, by its own. Until then it is left to the next worker, which
+//! does the same.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

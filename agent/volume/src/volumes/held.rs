@@ -203,15 +203,13 @@ impl Held {
         let by_new_trust = token
             .zip(store)
             .and_then(|(token, store)| store.resume(&self.plan, token, &session.carry()));
-        self.former.push(match by_new_trust {
-            Some(session) => Former {
-                settings: Arc::clone(&self.settings),
-                class: Arc::clone(&self.class),
-                session: Arc::new(session),
-                is_being_revoked: false,
-            },
-            None => Former { settings, class, session, is_being_revoked: false },
-        });
+        let (settings, class, session) = match by_new_trust {
+            Some(session) => {
+                (Arc::clone(&self.settings), Arc::clone(&self.class), Arc::new(session))
+            }
+            None => (settings, class, session),
+        };
+        self.former.push(Former { settings, class, session, is_being_revoked: false });
         self.place = self.settings.gate(&self.plan.store).map(Gate::join);
     }
 
