@@ -13,6 +13,7 @@ mod memory;
 
 use std::num::NonZeroU64;
 use std::ops::Range;
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use serde::Serialize;
@@ -78,7 +79,7 @@ pub struct Node {
     /// Last component of its name; empty for index 0.
     pub name: String,
     /// Path relative to the generation's directory; empty for index 0.
-    pub path: String,
+    pub path: Arc<str>,
     /// Directory or file.
     pub kind: NodeKind,
 }

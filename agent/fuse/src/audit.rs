@@ -1,5 +1,7 @@
 //! Who is told of each open.
 
+use std::sync::Arc;
+
 use sotto_core::audit::{Decision, Opener};
 use sotto_core::snapshot::Generation;
 
@@ -18,5 +20,5 @@ pub trait AuditSink: Send + Sync {
 
     /// `object` is the path of the object's file, relative to the volume's root. On an id-mapped mount
     /// the kernel tells no ids: uid and gid are `u32::MAX` there.
-    fn opened(&self, object: &str, generation: Generation, opener: Opener, decision: Decision);
+    fn opened(&self, object: &Arc<str>, generation: Generation, opener: Opener, decision: Decision);
 }

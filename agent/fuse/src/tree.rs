@@ -32,7 +32,7 @@ pub use layout::Layout;
 pub use revocation::Refusal;
 use revocation::Refusals;
 pub use state::{HIDDEN_NAME, NEW_DATA_LINK, STATUS_NAME};
-use state::{Held, Resolved, State, Status, Target, Values};
+use state::{Held, Place, Resolved, State, Status, Target, Values};
 
 /// One volume: all its generations, and what is refused.
 pub struct Tree {
@@ -43,7 +43,7 @@ pub struct Tree {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Open {
     /// Path and generation of the object; `None` for what is no object.
-    pub object: Option<(String, Generation)>,
+    pub object: Option<(Arc<str>, Generation)>,
     /// Whether it is granted, and how.
     pub result: Result<OpenMode, TreeError>,
 }
@@ -172,7 +172,7 @@ impl Tree {
             }
             Err(error) => return Open { object: None, result: Err(error) },
         };
-        let object = Some((node.node().path.clone(), node.snapshot.generation()));
+        let object = Some((Arc::clone(&node.node().path), node.snapshot.generation()));
         if to_write {
             return Open { object, result: Err(TreeError::ReadOnly) };
         }
@@ -187,7 +187,9 @@ impl Tree {
     pub fn release(&self, inode: Inode) {
         let mut state = self.write();
         state.count_open(inode, -1);
-        state.prune();
+        if state.waits_for_its_readers(inode) {
+            state.prune();
+        }
     }
 
     /// Calls `take` with at most `size` bytes of a file's content from `offset` on: none at its end.
@@ -259,6 +261,13 @@ impl State {
             Some(refusal) => Err(refusal.error()),
             None => Ok(()),
         }
+    }
+
+    /// Whether the inode's generation goes with the last open file of it.
+    fn waits_for_its_readers(&self, inode: Inode) -> bool {
+        let generation = inode.generation_and_index().map(|(generation, _)| generation);
+        let held = generation.and_then(|generation| self.held.get(&generation));
+        held.is_some_and(|held| held.place == Place::Removed)
     }
 
     fn count_open(&mut self, inode: Inode, by: i64) {

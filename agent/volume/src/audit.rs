@@ -4,6 +4,7 @@
 //! what doesn't fit is counted, and the next line written says how many were lost, so that a gap is never
 //! silent. Called by the volumes' owners and by the threads that serve.
 
+mod pace;
 mod writer;
 
 use std::sync::Arc;
@@ -11,7 +12,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::time::{Duration, SystemTime};
 
-use sotto_core::audit::{AuditAction, AuditRecord, Decision, Opener};
+use sotto_core::audit::Opened as OpenedRecord;
+use sotto_core::audit::{AuditAction, AuditRecord, Decision, Opener, Subject};
 use sotto_core::clock::Clock;
 use sotto_core::identity::{StoreName, VolumeId, WorkloadIdentity};
 use sotto_core::snapshot::Generation;
@@ -19,10 +21,10 @@ use sotto_fuse::AuditSink;
 use sotto_runtime::metrics::{self, AgentMetrics, Counter};
 use tokio::sync::oneshot;
 
+use pace::Pace;
 use writer::Writer;
 
-/// Records that wait to be written: some 100 KiB, and what a million opens a second leave between two looks of the
-/// writer ([`writer`]).
+/// Records that wait to be written: some 100 KiB. The writer looks before they are half as many ([`pace`]).
 const QUEUE: usize = 1_024;
 
 /// Why there is no audit log.
@@ -51,35 +53,25 @@ struct Entry {
 
 /// What a process opened.
 struct Opened {
-    object: String,
+    object: Arc<str>,
     generation: Generation,
     opener: Opener,
 }
 
-/// Whom a volume's records are about.
-#[derive(Clone)]
-struct Subject {
-    /// None where the pod itself is meant.
-    volume: Option<VolumeId>,
-    identity: WorkloadIdentity,
-    store: Option<StoreName>,
-}
-
 impl Entry {
     fn record(&self) -> AuditRecord<'_> {
-        let Subject { volume, identity, store } = &*self.subject;
         let opened = self.opened.as_ref();
         AuditRecord {
             time: self.time,
             action: self.action,
             decision: self.decision,
             reason: self.reason.as_deref(),
-            volume: volume.as_ref(),
-            identity,
-            store: store.as_ref(),
-            object: opened.map(|it| it.object.as_str()),
-            generation: opened.map(|it| it.generation),
-            opener: opened.map(|it| it.opener),
+            subject: &self.subject,
+            opened: opened.map(|Opened { object, generation, opener }| OpenedRecord {
+                object,
+                generation: *generation,
+                opener: *opener,
+            }),
         }
     }
 }
@@ -90,6 +82,7 @@ pub struct HeldBack {
     lost: Arc<AtomicU64>,
     clock: Arc<dyn Clock>,
     is_on: Arc<AtomicBool>,
+    pace: Arc<Pace>,
 }
 
 impl HeldBack {
@@ -98,8 +91,8 @@ impl HeldBack {
     /// # Errors
     /// The thread could not be started.
     pub fn write_to(self, output: impl std::io::Write + Send + 'static) -> Result<(), AuditError> {
-        let Self { messages, lost, clock, .. } = self;
-        let writer = Writer::new(output, lost, clock);
+        let Self { messages, lost, clock, pace, .. } = self;
+        let writer = Writer::new(output, lost, clock, pace);
         std::thread::Builder::new()
             .name("audit".to_owned())
             .spawn(move || writer.run(&messages))
@@ -120,6 +113,7 @@ pub struct AuditLog {
     is_on: Arc<AtomicBool>,
     lost: Arc<AtomicU64>,
     clock: Arc<dyn Clock>,
+    pace: Arc<Pace>,
     metrics: Option<Arc<AgentMetrics>>,
 }
 
@@ -142,13 +136,15 @@ impl AuditLog {
     pub fn held_back(clock: Arc<dyn Clock>) -> (Self, HeldBack) {
         let (queue, messages) = sync_channel(QUEUE);
         let (lost, is_on) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicBool::new(true)));
+        let pace = Arc::new(Pace::default());
         let held_back = HeldBack {
             messages,
             lost: Arc::clone(&lost),
             clock: Arc::clone(&clock),
             is_on: Arc::clone(&is_on),
+            pace: Arc::clone(&pace),
         };
-        (Self { queue, is_on, lost, clock, metrics: None }, held_back)
+        (Self { queue, is_on, lost, clock, pace, metrics: None }, held_back)
     }
 
     /// Counts opens there, too; those of records that are lost as well.
@@ -159,7 +155,12 @@ impl AuditLog {
 
     /// Queues a record; never waits.
     fn record(&self, entry: Entry) {
-        if self.is_on() && self.queue.try_send(Message::Record(entry)).is_err() {
+        if !self.is_on() {
+            return;
+        }
+        self.pace.queues();
+        if self.queue.try_send(Message::Record(entry)).is_err() {
+            self.pace.took();
             self.lost.fetch_add(1, Ordering::Relaxed);
         }
     }
@@ -169,8 +170,8 @@ impl AuditLog {
     }
 
     /// Records a refusal that concerns a pod rather than one volume of it.
-    pub fn denied(&self, action: AuditAction, identity: WorkloadIdentity, reason: String) {
-        let subject = Arc::new(Subject { volume: None, identity, store: None });
+    pub fn denied(&self, action: AuditAction, identity: &WorkloadIdentity, reason: String) {
+        let subject = Arc::new(Subject::new(None, identity));
         let about = VolumeAudit { log: self.clone(), subject, opens: None };
         about.decided(action, Some(reason));
     }
@@ -236,15 +237,15 @@ impl OpenCounters {
 impl VolumeAudit {
     /// Records about this volume of this pod.
     #[must_use]
-    pub fn new(log: AuditLog, volume: VolumeId, identity: WorkloadIdentity) -> Self {
+    pub fn new(log: AuditLog, volume: &VolumeId, identity: &WorkloadIdentity) -> Self {
         let opens = log.metrics.as_deref().map(OpenCounters::of);
-        let subject = Arc::new(Subject { volume: Some(volume), identity, store: None });
+        let subject = Arc::new(Subject::new(Some(volume), identity));
         Self { log, subject, opens }
     }
 
     /// From here on records name the store.
-    pub fn set_store(&mut self, store: StoreName) {
-        Arc::make_mut(&mut self.subject).store = Some(store);
+    pub fn set_store(&mut self, store: &StoreName) {
+        self.subject = Arc::new(self.subject.at(store));
     }
 
     /// Records a decision about the whole volume: allowed, or denied for a reason.
@@ -270,11 +271,17 @@ impl AuditSink for VolumeAudit {
         self.log.is_on()
     }
 
-    fn opened(&self, object: &str, generation: Generation, opener: Opener, decision: Decision) {
+    fn opened(
+        &self,
+        object: &Arc<str>,
+        generation: Generation,
+        opener: Opener,
+        decision: Decision,
+    ) {
         if let Some(opens) = &self.opens {
             opens.count(decision);
         }
-        let opened = Opened { object: object.to_owned(), generation, opener };
+        let opened = Opened { object: Arc::clone(object), generation, opener };
         self.record(AuditAction::Open, decision, None, Some(opened));
     }
 }

@@ -294,7 +294,7 @@ impl Paths {
                 inode: Inode::of_node(generation, at),
                 parent,
                 name: components.last().cloned().unwrap_or_default(),
-                path: components.join("/"),
+                path: components.join("/").into(),
                 kind,
             });
         }

@@ -31,8 +31,14 @@ const DEADLINE: Duration = Duration::from_secs(10);
 struct Opens(Mutex<Vec<(String, u64, Opener, Decision)>>);
 
 impl AuditSink for Opens {
-    fn opened(&self, object: &str, generation: Generation, opener: Opener, decision: Decision) {
-        self.0.lock().unwrap().push((object.to_owned(), generation.get(), opener, decision));
+    fn opened(
+        &self,
+        object: &Arc<str>,
+        generation: Generation,
+        opener: Opener,
+        decision: Decision,
+    ) {
+        self.0.lock().unwrap().push((object.to_string(), generation.get(), opener, decision));
     }
 }
 

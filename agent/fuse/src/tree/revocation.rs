@@ -4,6 +4,7 @@
 //! invalidation an open file and a mapping still show what the kernel has cached.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use sotto_core::names::ObjectPath;
 use sotto_core::snapshot::{Inode, NodeKind, Snapshot};
@@ -37,7 +38,7 @@ pub(super) struct Refusals {
     objects: BTreeMap<String, Refusal>,
     /// Sizes from before the values were wiped. With a size of 0 the kernel would answer reads of an open
     /// file with "end of file" by itself, instead of asking and getting the refusal.
-    sizes: BTreeMap<String, u64>,
+    sizes: BTreeMap<Arc<str>, u64>,
 }
 
 impl Refusals {
@@ -55,7 +56,7 @@ impl Refusals {
     fn remember_sizes(&mut self, snapshot: &Snapshot, which: impl Fn(&str) -> bool) {
         for node in snapshot.nodes().iter().filter(|node| which(&node.path)) {
             if let NodeKind::File { content, .. } = &node.kind {
-                let size = self.sizes.entry(node.path.clone()).or_default();
+                let size = self.sizes.entry(Arc::clone(&node.path)).or_default();
                 *size = (*size).max(content.len() as u64);
             }
         }
@@ -64,7 +65,7 @@ impl Refusals {
     fn forget_sizes(&mut self) {
         if !self.closed {
             let objects = &self.objects;
-            self.sizes.retain(|path, _| objects.contains_key(path));
+            self.sizes.retain(|path, _| objects.contains_key(&**path));
         }
     }
 }

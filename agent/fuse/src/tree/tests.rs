@@ -123,7 +123,7 @@ fn the_state_is_found_by_name_and_not_listed() {
 fn an_open_names_its_object_and_generation_whether_granted_or_not() {
     let tree = Tree::new(snapshot(3, &[("a/b", "x")]));
     let file = walk(&tree, "..3/a/b").unwrap().inode;
-    let object = Some(("a/b".to_owned(), generation(3)));
+    let object = Some((Arc::from("a/b"), generation(3)));
     let granted = tree.open(file, false);
     assert_eq!(granted, Open { object: object.clone(), result: Ok(OpenMode::Cached) });
     assert_eq!(tree.open(file, true).result, Err(TreeError::ReadOnly));

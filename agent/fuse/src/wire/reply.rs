@@ -19,6 +19,8 @@ pub(crate) const HEADER_BYTES: usize = 16;
 pub(crate) enum Reply {
     Done,
     Error(Errno),
+    /// `fuse_open_out`.
+    Opened([u8; 16]),
     Bytes(Vec<u8>),
     /// Wiped once it is sent.
     Secret(SecretBytes),
@@ -29,7 +31,7 @@ impl Reply {
     pub(crate) fn header(&self, unique: u64) -> [u8; HEADER_BYTES] {
         let error = match self {
             Self::Error(errno) => -errno.code(),
-            Self::Done | Self::Bytes(_) | Self::Secret(_) => 0,
+            Self::Done | Self::Opened(_) | Self::Bytes(_) | Self::Secret(_) => 0,
         };
         let length = (HEADER_BYTES + self.body().len()) as u32;
         let mut header = [0; HEADER_BYTES];
@@ -42,6 +44,7 @@ impl Reply {
     pub(crate) fn body(&self) -> &[u8] {
         match self {
             Self::Done | Self::Error(_) => &[],
+            Self::Opened(bytes) => bytes,
             Self::Bytes(bytes) => bytes,
             Self::Secret(bytes) => bytes.expose(),
         }
@@ -65,9 +68,10 @@ impl Reply {
 
     /// `fuse_open_out`.
     pub(crate) fn opened(handle: u64, flags: FopenFlags) -> Self {
-        let mut bytes = Vec::with_capacity(16);
-        put(&mut bytes, &[handle], &[flags.bits(), 0]);
-        Self::Bytes(bytes)
+        let mut bytes = [0; 16];
+        bytes[..8].copy_from_slice(&handle.to_ne_bytes());
+        bytes[8..12].copy_from_slice(&flags.bits().to_ne_bytes());
+        Self::Opened(bytes)
     }
 
     /// `fuse_statfs_out`: nothing is free.

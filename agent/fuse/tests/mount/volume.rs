@@ -50,9 +50,20 @@ impl AuditSink for Records {
         !self.is_deaf
     }
 
-    fn opened(&self, object: &str, generation: Generation, opener: Opener, decision: Decision) {
+    fn opened(
+        &self,
+        object: &Arc<str>,
+        generation: Generation,
+        opener: Opener,
+        decision: Decision,
+    ) {
         let (object, generation) = (object.to_owned(), generation.get());
-        self.opened.lock().unwrap().push(Opened { object, generation, opener, decision });
+        self.opened.lock().unwrap().push(Opened {
+            object: object.to_string(),
+            generation,
+            opener,
+            decision,
+        });
     }
 }
 

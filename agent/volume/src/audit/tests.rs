@@ -69,12 +69,12 @@ fn log() -> (AuditLog, Receiver<Value>, Arc<Gate>) {
 }
 
 fn volume(log: &AuditLog) -> VolumeAudit {
-    VolumeAudit::new(log.clone(), VolumeId::parse("csi-1").unwrap(), pod())
+    VolumeAudit::new(log.clone(), &VolumeId::parse("csi-1").unwrap(), &pod())
 }
 
 fn open(volume: &VolumeAudit, object: &str) {
     let opener = Opener { uid: 1000, gid: 1000, pid: 7 };
-    volume.opened(object, Generation::FIRST, opener, Decision::Allowed);
+    volume.opened(&Arc::from(object), Generation::FIRST, opener, Decision::Allowed);
 }
 
 #[tokio::test]
@@ -82,7 +82,7 @@ async fn each_decision_is_one_line() {
     let (log, lines, _) = log();
     let mut volume = volume(&log);
     volume.decided(AuditAction::VerifyToken, Some("the pod's token expired".to_owned()));
-    volume.set_store(StoreName::parse("main").unwrap());
+    volume.set_store(&StoreName::parse("main").unwrap());
     volume.decided(AuditAction::Fetch, None);
     open(&volume, "db-password");
     assert!(log.flush(SOON).await);

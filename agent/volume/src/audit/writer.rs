@@ -1,46 +1,52 @@
 //! The thread that writes the audit log.
 //!
-//! A first record wakes the writer, which then looks away for [`PAUSE`]: what comes meanwhile is one write, and to queue
-//! it wakes nobody. Woken for each open, the writer cost a reader more than the open itself; writing at once, it took
-//! the processor from the publish that its record is about.
+//! A first record wakes it, and from then on it looks by itself ([`Pace`]): writing at once, it took the processor from
+//! the publish that its record is about.
 
 use std::io::{self, Write};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, TryRecvError};
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use serde_json::json;
 use sotto_core::clock::Clock;
 
+use super::pace::{PAUSE, Pace};
 use super::{Entry, Message};
-
-/// Between two looks at the queue. A process that is killed loses the records of so long at most.
-const PAUSE: Duration = Duration::from_millis(1);
 
 /// Writes lines until every handle is gone.
 pub(super) struct Writer<W> {
     output: W,
     lost: Arc<AtomicU64>,
     clock: Arc<dyn Clock>,
+    pace: Arc<Pace>,
     line: Vec<u8>,
     failing: bool,
 }
 
 impl<W: Write> Writer<W> {
-    pub(super) fn new(output: W, lost: Arc<AtomicU64>, clock: Arc<dyn Clock>) -> Self {
-        Self { output, lost, clock, line: Vec::new(), failing: false }
+    pub(super) fn new(
+        output: W,
+        lost: Arc<AtomicU64>,
+        clock: Arc<dyn Clock>,
+        pace: Arc<Pace>,
+    ) -> Self {
+        Self { output, lost, clock, pace, line: Vec::new(), failing: false }
     }
 
     pub(super) fn run(mut self, messages: &Receiver<Message>) {
         while let Ok(first) = messages.recv() {
-            look_away();
+            self.pace.look_away(PAUSE);
             let mut flushed = Vec::new();
             let mut next = Ok(first);
             // One flush for all that is there.
             while let Ok(message) = next {
                 match message {
-                    Message::Record(entry) => self.write_record(&entry),
+                    Message::Record(entry) => {
+                        self.pace.took();
+                        self.write_record(&entry);
+                    }
                     Message::Flush(written) => flushed.push(written),
                 }
                 next = messages.try_recv();
@@ -60,8 +66,8 @@ impl<W: Write> Writer<W> {
     fn write_record(&mut self, entry: &Entry) {
         self.write_lost();
         self.line.clear();
-        // Serializing into memory fails for no record.
-        if serde_json::to_writer(&mut self.line, &entry.record()).is_ok() && !self.write_line() {
+        // To append to memory fails for no record.
+        if entry.record().append_to(&mut self.line).is_err() || !self.write_line() {
             self.lost.fetch_add(1, Ordering::Relaxed);
         }
     }
@@ -102,12 +108,6 @@ impl<W: Write> Writer<W> {
             }
         }
     }
-}
-
-/// It must not be woken by what comes, which waiting on the queue would be.
-#[expect(clippy::disallowed_methods, reason = "a thread of its own, which blocks nobody")]
-fn look_away() {
-    std::thread::sleep(PAUSE);
 }
 
 fn rfc3339(time: SystemTime) -> String {

@@ -123,7 +123,10 @@ fn class_message(class: &SecretProviderClass, plan: &VolumePlan) -> v1::Class {
 }
 
 fn layout_message(layout: &Layout) -> v1::Layout {
-    v1::Layout { generation: layout.generation().get(), paths: layout.paths().to_vec() }
+    v1::Layout {
+        generation: layout.generation().get(),
+        paths: layout.paths().iter().map(ToString::to_string).collect(),
+    }
 }
 
 fn generation_message(snapshot: &Arc<Snapshot>) -> v1::Generation {

@@ -67,7 +67,7 @@ impl Volumes {
         let Notice { pod, reason, message } = notice;
         let pod = request::identity(pod.ok_or(RequestError::NoPod)?)?;
         if reason == HANDOFF_REFUSED {
-            self.0.services.audit.denied(AuditAction::Handoff, pod.clone(), message.clone());
+            self.0.services.audit.denied(AuditAction::Handoff, &pod, message.clone());
         }
         if let Some(reason) = from_driver(&reason) {
             self.0.services.reporter.report(&pod, Severity::Warning, reason, message);

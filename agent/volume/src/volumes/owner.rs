@@ -186,7 +186,7 @@ impl Owner {
         let log = shared.services.audit.clone();
         Self {
             shared: Arc::clone(shared),
-            audit: VolumeAudit::new(log, spec.volume.clone(), spec.identity.clone()),
+            audit: VolumeAudit::new(log, &spec.volume, &spec.identity),
             spec: Arc::clone(spec),
             registered,
             commands,
@@ -324,7 +324,7 @@ impl Owner {
                 return ControlFlow::Break(Ending::Failed(Arc::new(error), outcome.orphan));
             }
         };
-        self.audit.set_store(held.plan.store.clone());
+        self.audit.set_store(&held.plan.store);
         self.pod_token.is_good_for(&held.plan.audience);
         held.place = held.settings.gate(&held.plan.store).map(Gate::join);
         if let Some(place) = &held.place {

@@ -59,7 +59,7 @@ impl Preparation {
             Err(error) => return error.into(),
         };
         self.settings = Arc::clone(&settings);
-        self.audit.set_store(plan.store.clone());
+        self.audit.set_store(&plan.store);
         let (session, _turn) = match self.login(&plan, &brought.tokens).await {
             Ok(login) => login,
             Err(error) => return error.into(),

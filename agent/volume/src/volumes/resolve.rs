@@ -121,13 +121,13 @@ impl Volumes {
     /// Records that the volume was resolved, or why it was refused after all.
     pub fn audit_resolved(&self, resolution: &Resolution, refusal: Option<&Refusal>) {
         let mut audit = self.audit_of(&resolution.spec);
-        audit.set_store(resolution.plan.store.clone());
+        audit.set_store(&resolution.plan.store);
         audit.decided(AuditAction::Resolve, refusal.map(|refusal| refusal.message().to_owned()));
     }
 
     fn audit_of(&self, spec: &VolumeSpec) -> VolumeAudit {
         let log = self.0.services.audit.clone();
-        VolumeAudit::new(log, spec.volume.clone(), spec.identity.clone())
+        VolumeAudit::new(log, &spec.volume, &spec.identity)
     }
 
     async fn planned(

@@ -59,7 +59,7 @@ pub(super) fn content(snapshot: &Snapshot) -> u64 {
 
 /// The permission bits of an object's file.
 pub(super) fn mode_of(snapshot: &Snapshot, path: &str) -> Option<FileMode> {
-    let node = snapshot.nodes().iter().find(|node| node.path == path)?;
+    let node = snapshot.nodes().iter().find(|node| *node.path == *path)?;
     match node.kind {
         NodeKind::File { mode, .. } => Some(mode),
         NodeKind::Directory(_) => None,

@@ -64,7 +64,7 @@ pub(super) fn empty(path: &ObjectPath, mode: Option<FileMode>) -> Object {
 
 /// The object as a generation has it; `None` if it has not.
 pub(super) fn copied(snapshot: &Snapshot, path: &ObjectPath) -> Option<Object> {
-    let node = snapshot.nodes().iter().find(|node| node.path == path.as_str())?;
+    let node = snapshot.nodes().iter().find(|node| *node.path == *path.as_str())?;
     let NodeKind::File { mode, .. } = node.kind else { return None };
     let value = SecretBytes::new(snapshot.expose_content(node)?.to_vec());
     let version = snapshot.versions().iter().find(|version| version.id == path.as_str());
@@ -110,7 +110,7 @@ mod tests {
         let full = builder.build(Generation::FIRST, UNIX_EPOCH, None, &memory).unwrap();
         let rest = without(&full, |path| path == "gone", &memory).unwrap();
         let length = |name: &str| {
-            let node = rest.nodes().iter().find(|node| node.path == name).unwrap();
+            let node = rest.nodes().iter().find(|node| *node.path == *name).unwrap();
             rest.expose_content(node).unwrap().len()
         };
         assert_eq!((length("large"), length("gone")), (3 << 20, 0));

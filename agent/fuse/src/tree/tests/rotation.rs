@@ -195,7 +195,7 @@ fn a_hidden_generation_follows_when_told_and_not_sooner() {
     assert_eq!(tree.read(file.inode, 0, 9, <[u8]>::to_vec).unwrap(), b"two!", "the grace time");
     tree.follow(generation(1));
     assert_eq!(tree.read(file.inode, 0, 9, <[u8]>::to_vec).unwrap(), b"three");
-    assert_eq!(tree.open(file.inode, false).object, Some(("a".to_owned(), generation(3))));
+    assert_eq!(tree.open(file.inode, false).object, Some((Arc::from("a"), generation(3))));
 }
 
 #[test]
@@ -226,7 +226,8 @@ fn a_later_server_knows_the_same_inodes() {
     let paths = ["..data", "a", "..3/d/x", "..2/d/x", "..sotto/..1/d/x", "..sotto/status.json"];
     let inodes = |tree: &Tree| paths.map(|path| walk(tree, path).unwrap().inode);
     let layouts = tree.followed();
-    let layouts = layouts.iter().map(|it| Layout::restore(it.generation(), it.paths().to_vec()));
+    let paths = |it: &Layout| it.paths().iter().map(ToString::to_string).collect();
+    let layouts = layouts.iter().map(|it| Layout::restore(it.generation(), paths(it)));
     let (current, older) =
         (snapshot(3, &[("a", "3"), ("d/x", "3")]), snapshot(2, &[("a", "2"), ("d/x", "2")]));
     let later = Tree::restore(current, vec![older], layouts.collect());

@@ -44,8 +44,8 @@ impl Restored {
     pub(in super::super) fn spawn(self, shared: &Arc<Shared>) {
         let Self { spec, registered, commands, mut held, server, init, token, again } = self;
         let log = shared.services.audit.clone();
-        let mut audit = VolumeAudit::new(log, spec.volume.clone(), spec.identity.clone());
-        audit.set_store(held.plan.store.clone());
+        let mut audit = VolumeAudit::new(log, &spec.volume, &spec.identity);
+        audit.set_store(&held.plan.store);
         let ended = server.ended();
         held.servers.push(Arc::new(server));
         held.place = held.settings.gate(&held.plan.store).map(Gate::join);

@@ -216,7 +216,7 @@ impl Owner {
             // A fresher one may have come meanwhile.
             held.session.renew_identity(token);
         }
-        self.audit.set_store(held.plan.store.clone());
+        self.audit.set_store(&held.plan.store);
         tracing::info!(volume = %self.spec.volume, "{what}: the volume turns to what it says now");
         // With the turn's beginning both logins are left to the next worker; with its end the former one is revoked.
         self.turn(Turn { next: Some(next), heal: refused, open: true, ..Turn::default() });

@@ -149,8 +149,8 @@ fn serve(
     connection: OwnedFd,
     init: &Negotiated,
 ) -> Result<Server, RestoreError> {
-    let mut audit = VolumeAudit::new(log.clone(), spec.volume.clone(), spec.identity.clone());
-    audit.set_store(StoreName::parse(left.store.clone())?);
+    let mut audit = VolumeAudit::new(log.clone(), &spec.volume, &spec.identity);
+    audit.set_store(&StoreName::parse(left.store.clone())?);
     let name = owner::thread_name(&spec.volume);
     Ok(Server::start(Arc::clone(tree), connection, init, true, Arc::new(audit), &name)?)
 }
