@@ -13,7 +13,8 @@ use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 
 use crate::procfs;
 
-/// The kernel's unit of CPU time towards user space (`USER_HZ`), the same on every architecture that we build for.
+/// The kernel's unit of CPU time of reaped children towards user space (`USER_HZ`), the same on every architecture that
+/// we build for.
 const TICK: Duration = Duration::from_millis(10);
 
 /// What some processes and their descendants use at one moment.
@@ -27,7 +28,8 @@ pub struct Usage {
     pub threads: u64,
     /// Open descriptors.
     pub fds: u64,
-    /// User and system time since they began, with that of the children that they reaped.
+    /// User and system time since they began, to the nanosecond; with that of the children that they reaped, in
+    /// hundredths of a second.
     pub cpu: Duration,
 }
 
@@ -60,7 +62,8 @@ impl Usage {
             pss_kib: field(&rollup, "Pss:"),
             threads: field(&status, "Threads:").context("no threads in /proc")?,
             fds: open.len() as u64,
-            cpu: cpu(&read("stat")?).context("no CPU time in /proc")?,
+            cpu: own_cpu(pid)?
+                + reaped_cpu(&read("stat")?).context("no CPU time of children in /proc")?,
         })
     }
 
@@ -79,11 +82,23 @@ fn field(text: &str, name: &str) -> Option<u64> {
     rest.split_whitespace().next()?.parse().ok()
 }
 
-/// utime, stime, cutime and cstime of `/proc/PID/stat`; proc(5) numbers them 14 to 17, the state is 3.
-fn cpu(stat: &str) -> Option<Duration> {
-    let fields = stat.rsplit_once(')')?.1.split_whitespace().skip(11).take(4);
+/// The process's own CPU time, ended threads included; `/proc/PID/stat` has it in hundredths of a second only.
+#[expect(unsafe_code, reason = "clock_gettime of another process's clock")]
+fn own_cpu(pid: u32) -> anyhow::Result<Duration> {
+    // The kernel's MAKE_PROCESS_CPUCLOCK with CPUCLOCK_SCHED, as in clock_getcpuclockid(3).
+    let clock = (!pid.cast_signed() << 3) | 2;
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: `time` is a live local that the call may write to; any number is allowed as a clock.
+    let result = unsafe { libc::clock_gettime(clock, &raw mut time) };
+    ensure!(result == 0, "no CPU time: {}", io::Error::last_os_error());
+    Ok(Duration::new(time.tv_sec.try_into()?, time.tv_nsec.try_into()?))
+}
+
+/// cutime and cstime of `/proc/PID/stat`; proc(5) numbers them 16 and 17, the state is 3.
+fn reaped_cpu(stat: &str) -> Option<Duration> {
+    let fields = stat.rsplit_once(')')?.1.split_whitespace().skip(13).take(2);
     let ticks = fields.map(|it| it.parse::<u32>().ok()).collect::<Option<Vec<_>>>()?;
-    (ticks.len() == 4).then(|| TICK * ticks.iter().sum::<u32>())
+    (ticks.len() == 2).then(|| TICK * ticks.iter().sum::<u32>())
 }
 
 /// The processors that this process may use, in order.
@@ -153,10 +168,30 @@ mod tests {
     use super::*;
 
     #[test]
-    fn cpu_time_is_all_four_numbers_whatever_the_process_is_called() {
+    fn cpu_time_of_children_is_both_numbers_whatever_the_process_is_called() {
         let stat = "7 (a) b) S 1 7 7 0 -1 4 5 6 7 8 100 20 3 4 20 0 9 0";
-        assert_eq!(cpu(stat), Some(Duration::from_millis(1_270)));
-        assert_eq!(cpu("7 (x) S 1 7"), None);
+        assert_eq!(reaped_cpu(stat), Some(Duration::from_millis(70)));
+        assert_eq!(reaped_cpu("7 (x) S 1 7"), None);
+    }
+
+    #[test]
+    fn a_process_that_computes_uses_time_and_one_that_waits_does_not() -> anyhow::Result<()> {
+        let mut waiting = std::process::Command::new("cat");
+        let mut waiting = waiting.stdin(std::process::Stdio::piped()).spawn()?;
+        let own = std::process::id();
+        let before = own_cpu(own)?;
+        let began = std::time::Instant::now();
+        while began.elapsed() < TICK * 3 {
+            std::hint::black_box(began);
+        }
+        let used = own_cpu(own)? - before;
+        // Others may have the processor meanwhile, but not all of the time; threads of other tests count too.
+        assert!(used > TICK / 10, "{used:?}");
+        assert!(own_cpu(waiting.id())? < TICK * 3);
+        waiting.kill()?;
+        waiting.wait()?;
+        assert!(own_cpu(waiting.id()).is_err());
+        Ok(())
     }
 
     #[tokio::test]

@@ -16,7 +16,7 @@ pub(crate) struct Plan {
     pub(crate) publishes: usize,
     /// Rotations a side.
     pub(crate) rotations: usize,
-    /// How long CPU time is counted: it comes in units of 10 ms.
+    /// How long CPU time is counted for one sample with all volumes; for rotations, for all samples.
     pub(crate) window: Duration,
     /// Windows at rest with all volumes.
     pub(crate) windows_at_rest: usize,
@@ -48,8 +48,8 @@ impl Plan {
             operations: 4_000,
             publishes: 200,
             rotations: 20,
-            window: Duration::from_secs(15),
-            windows_at_rest: 6,
+            window: Duration::from_secs(16),
+            windows_at_rest: 4,
             kills: 20,
             starts: 10,
         }
@@ -58,14 +58,12 @@ impl Plan {
     fn quick() -> Self {
         Self {
             is_quick: true,
-            rounds: 11,
-            operations: 1_500,
-            publishes: 60,
-            rotations: 10,
+            rounds: 15,
+            operations: 2_000,
+            publishes: 120,
             window: Duration::from_secs(8),
-            windows_at_rest: 3,
-            kills: 6,
-            starts: 3,
+            kills: 8,
+            starts: 7,
             ..Self::whole()
         }
     }

@@ -128,8 +128,8 @@ pub(crate) async fn audited(bench: &Bench) -> anyhow::Result<Vec<Row>> {
         rows.push(row.beside("empty handler", cases.of(empty)).goal(Figure::Ratio, AtMost(1.3)));
     }
     rows[0].note = format!(
-        "the round trip alone is some 4.5 times tmpfs: two switches of process and two messages, OPEN and RELEASE; perf \
-         shows the rest as the audit log's line and its way out. `audit: none` saves both. Records that the log had no \
+        "the round trip alone is some 4.5 times tmpfs: two switches of process and two messages, OPEN and RELEASE; \
+         the rest is half the audit log's line and its way out. `audit: none` saves both. Records that the log had no \
          room for, which it says itself: {}",
         scene.lost()
     );

@@ -195,8 +195,7 @@ impl Filled {
             row("... all unpublished, by the start", "", Samples::one(left))
                 .goal(Figure::Ours, AtMost(1.1))
                 .note(format!(
-                    "{:.1} MiB at the start, {:.1} at the end. What stays are pages of the worker's two heaps that have \
-                     something alive in them, by /proc/PID/smaps: no stack, no secret, nothing of the supervisor's",
+                    "{:.1} MiB at the start, {:.1} at the end",
                     node(self.start),
                     node(self.end)
                 )),

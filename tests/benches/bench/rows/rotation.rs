@@ -28,6 +28,8 @@ const INTERVAL: Duration = Duration::from_secs(1);
 /// How far apart two looks at a file are: 0.3 % of what is measured.
 const POLL: Duration = Duration::from_millis(2);
 const SEEN_DEADLINE: Duration = Duration::from_secs(30);
+/// Parts of the time for which CPU time is counted, a sample each.
+const PARTS: u32 = 4;
 /// The seconds after a start are not rest.
 const SETTLE: Duration = Duration::from_secs(3);
 const OURS: &str = "ours";
@@ -45,9 +47,9 @@ struct Side {
 /// What one side took.
 struct Figures {
     rotations: Samples,
-    at_rest: f64,
-    rotating: f64,
-    memory: f64,
+    at_rest: Samples,
+    rotating: Samples,
+    memory: Samples,
 }
 
 pub(crate) async fn measure(bench: &Bench) -> anyhow::Result<Vec<Row>> {
@@ -69,17 +71,13 @@ pub(crate) async fn measure(bench: &Bench) -> anyhow::Result<Vec<Row>> {
                 .goal(Figure::Ours, AtMost(0.6))
                 .note(
                     "writes fall evenly into the interval: half of it is waited on average, before anything is read. What is \
-                     written in its last moments, while a turn is made, comes with the next; one such sample of a quick run's \
-                     ten moves their median by 0.1 s",
+                     written in its last moments, while a turn is made, comes with the next",
                 ),
         );
-        rows.push(cpu(row("... CPU, one changing a second", "% of a core", |it| {
-            Samples::one(it.rotating)
-        })));
-        rows.push(cpu(row("... CPU, nothing changing", "% of a core", |it| {
-            Samples::one(it.at_rest)
-        })));
-        rows.push(row("... memory, driver included", "MiB", |it| Samples::one(it.memory)));
+        let percent = "% of a core";
+        rows.push(cpu(row("... CPU, one changing a second", percent, |it| it.rotating.clone())));
+        rows.push(cpu(row("... CPU, nothing changing", percent, |it| it.at_rest.clone())));
+        rows.push(row("... memory, driver included", "MiB", |it| it.memory.clone()));
     }
     Ok(rows)
 }
@@ -104,23 +102,35 @@ async fn with(bench: &Bench, secrets: usize) -> anyhow::Result<[Figures; 2]> {
     }
     tokio::time::sleep(SETTLE).await;
     let [ours, peers] = &sides;
-    let at_rest = cpu(&sides, tokio::time::sleep(bench.plan.window)).await?;
+    let mut memory = [Samples::default(), Samples::default()];
+    let window = bench.plan.window;
+    let at_rest = cpu(&sides, window).await?;
+    look_at_memory(&sides, &mut memory)?;
     let samples = bench.plan.rotations;
     let (of_ours, of_peers) =
         tokio::try_join!(rotations(&volumes, ours, samples), rotations(&volumes, peers, samples))?;
-    let mut written = Ok(());
-    let seconds = bench.plan.window.as_secs() as usize;
-    let rotating =
-        cpu(&sides, async { written = write_each_second(&volumes, &sides, seconds).await }).await?;
-    written?;
-    let figures = |at: usize, rotations| {
-        let memory = Usage::of(&sides[at].roots)?.rss_kib as f64 / 1024.0;
-        anyhow::Ok(Figures { rotations, at_rest: at_rest[at], rotating: rotating[at], memory })
-    };
-    let figures = [figures(0, of_ours)?, figures(1, of_peers)?];
+    look_at_memory(&sides, &mut memory)?;
+    let seconds = window.as_secs() as usize;
+    let (rotating, ()) =
+        tokio::try_join!(cpu(&sides, window), write_each_second(&volumes, &sides, seconds))?;
+    look_at_memory(&sides, &mut memory)?;
     peer.end().await?;
     published.unpublish(volumes.scene.kubelet()).await?;
-    Ok(figures)
+    let sides = [of_ours, of_peers].into_iter().zip(at_rest).zip(rotating).zip(memory);
+    let figures = sides.map(|(((rotations, at_rest), rotating), memory)| Figures {
+        rotations,
+        at_rest,
+        rotating,
+        memory,
+    });
+    figures.collect::<Vec<_>>().try_into().map_err(|_| anyhow::anyhow!("not two sides"))
+}
+
+fn look_at_memory(sides: &[Side; 2], memory: &mut [Samples; 2]) -> anyhow::Result<()> {
+    for (side, Samples(of_side)) in sides.iter().zip(memory) {
+        of_side.push(Usage::of(&side.roots)?.rss_kib as f64 / 1024.0);
+    }
+    Ok(())
 }
 
 /// Seconds from before each write until its content was read. The first is not counted: it finds the phase.
@@ -162,19 +172,23 @@ async fn seen(side: &Side, at: usize, value: &str) -> anyhow::Result<()> {
     in_time.with_context(|| format!("{} never shows {value:?}", file.display()))?
 }
 
-/// Percent of a core that each side uses while something goes on.
-async fn cpu(sides: &[Side; 2], meanwhile: impl Future<Output = ()>) -> anyhow::Result<[f64; 2]> {
+/// Percent of a core that each side uses for so long from now on, part by part.
+async fn cpu(sides: &[Side; 2], window: Duration) -> anyhow::Result<[Samples; 2]> {
     let used = || {
         let [ours, peers] = sides.each_ref().map(|side| Usage::of(&side.roots).map(|it| it.cpu));
         anyhow::Ok([ours?, peers?])
     };
-    let (before, began) = (used()?, Instant::now());
-    meanwhile.await;
-    let (after, took) = (used()?, began.elapsed());
-    Ok([0, 1].map(|at| {
-        let used = after[at].saturating_sub(before[at]);
-        100.0 * used.as_secs_f64() / took.as_secs_f64()
-    }))
+    let mut percents = [Samples::default(), Samples::default()];
+    for _ in 0..PARTS {
+        let (before, began) = (used()?, Instant::now());
+        tokio::time::sleep(window / PARTS).await;
+        let (after, took) = (used()?, began.elapsed());
+        for (at, Samples(percents)) in percents.iter_mut().enumerate() {
+            let used = after[at].saturating_sub(before[at]);
+            percents.push(100.0 * used.as_secs_f64() / took.as_secs_f64());
+        }
+    }
+    Ok(percents)
 }
 
 /// Writes one secret of each side a second; the last values must arrive.
