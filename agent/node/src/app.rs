@@ -10,6 +10,7 @@ use sotto_core::identity::{Audience, NodeName};
 use sotto_runtime::drain::{self, Drain};
 use sotto_runtime::memory::{LockedMemory, Protection};
 use sotto_runtime::metrics::{AgentMetrics, Sample};
+use sotto_runtime::tidy::QUIET;
 use sotto_store::ProviderSockets;
 use sotto_supervisor::worker::ALIVE_INTERVAL;
 use sotto_supervisor::{Keeper, TakenUp};
@@ -41,6 +42,9 @@ const DRAIN_DEADLINE: Duration = Duration::from_secs(20);
 const FLUSH_DEADLINE: Duration = Duration::from_secs(5);
 /// Threads for what blocks: files, the start of a server.
 const BLOCKING_THREADS: usize = 16;
+/// How long such a thread is kept without work: less than until free pages are given back, its stack among them.
+const KEPT_IDLE: Duration = Duration::from_millis(500);
+const _: () = assert!(KEPT_IDLE.as_millis() < QUIET.as_millis());
 
 /// What this process does before it knows its configuration: it serves on what a former worker served.
 pub struct Begun {
@@ -92,6 +96,7 @@ pub fn run(
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .max_blocking_threads(BLOCKING_THREADS)
+        .thread_keep_alive(KEPT_IDLE)
         .enable_all()
         .build()
         .context("the runtime could not be started")?;

@@ -13,7 +13,7 @@ use crate::drain::Drain;
 use crate::hardening;
 
 /// What is freed soon afterwards is given back with it.
-const QUIET: Duration = Duration::from_secs(1);
+pub const QUIET: Duration = Duration::from_secs(1);
 
 /// A handle; cheap to clone.
 #[derive(Debug, Clone, Default)]

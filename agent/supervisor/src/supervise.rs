@@ -27,8 +27,9 @@ use keep::Keep;
 
 /// glibc's settings, which it reads at the start of a process.
 const TUNABLES: &str = "GLIBC_TUNABLES";
-/// The stacks of threads that ended go back to the machine: kept, those of three hundred volumes would stay resident.
-const NO_STACKS_KEPT: &str = "glibc.pthread.stack_cache_size=0";
+/// What was freed goes back to the machine. Kept for threads to come, the stacks of three hundred volumes would stay
+/// resident; kept by each thread for its next allocations, a few freed blocks of each size hold the pages they are in.
+const NOTHING_KEPT: &str = "glibc.pthread.stack_cache_size=0:glibc.malloc.tcache_count=0";
 
 /// Packets of a worker that are read before anything else is looked at again.
 const MOST_AT_ONCE: usize = 256;
@@ -181,7 +182,7 @@ impl Supervisor<'_> {
         }
         // Whoever set some wants them as they are.
         if std::env::var_os(TUNABLES).is_none() {
-            command.env(TUNABLES, NO_STACKS_KEPT);
+            command.env(TUNABLES, NOTHING_KEPT);
         }
         let child = command
             .args(arguments)
