@@ -3,7 +3,7 @@
 //! Invariant: a record names pods, stores and objects, never a value, a token or a response's body.
 //!
 //! A line is put together here rather than by a serializer's walk over a struct: what all records of a volume say is
-//! text already ([`Subject`]), for an open waits on the same processor for its line to be written.
+//! text already ([`Subject`]), for the line of an open takes time from the processor that its reader is on.
 
 use std::io::{self, Write as _};
 use std::time::SystemTime;
@@ -146,7 +146,7 @@ impl AuditRecord<'_> {
     /// Appends the record to `line`, without a line's end. Fields that don't apply are left out.
     ///
     /// # Errors
-    /// None that memory would have.
+    /// Those of a writer; `line` is memory and has none.
     pub fn append_to(&self, line: &mut Vec<u8>) -> io::Result<()> {
         let time = humantime::format_rfc3339_millis(self.time);
         let (action, decision) = (self.action.as_str(), self.decision.as_str());

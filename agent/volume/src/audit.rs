@@ -24,7 +24,7 @@ use tokio::sync::oneshot;
 use pace::Pace;
 use writer::Writer;
 
-/// Records that wait to be written: some 100 KiB. The writer looks before they are half as many ([`pace`]).
+/// Records that wait to be written: some 100 KiB. The writer looks as soon as they are half as many ([`pace`]).
 const QUEUE: usize = 1_024;
 
 /// Why there is no audit log.
@@ -158,9 +158,9 @@ impl AuditLog {
         if !self.is_on() {
             return;
         }
-        self.pace.queues();
+        self.pace.queueing();
         if self.queue.try_send(Message::Record(entry)).is_err() {
-            self.pace.took();
+            self.pace.taken();
             self.lost.fetch_add(1, Ordering::Relaxed);
         }
     }

@@ -57,10 +57,9 @@ impl AuditSink for Records {
         opener: Opener,
         decision: Decision,
     ) {
-        let (object, generation) = (object.to_owned(), generation.get());
         self.opened.lock().unwrap().push(Opened {
             object: object.to_string(),
-            generation,
+            generation: generation.get(),
             opener,
             decision,
         });

@@ -2,7 +2,7 @@
 //!
 //! After a first record it looks away for [`PAUSE`], and to queue another wakes nobody: what comes meanwhile is one
 //! write. Woken for each open, the writer cost a reader more than the open itself; looking every millisecond, a third
-//! of that: a timer, two switches of thread, a write, the wake-up of who reads it. If half of the queue is full before the pause is over,
+//! of that: a timer, two switches of thread, a write, the wake-up of who reads it. Once half of the queue is full,
 //! whoever queues that record wakes it.
 
 use std::sync::OnceLock;
@@ -20,14 +20,14 @@ const HALF: usize = QUEUE / 2;
 /// What those who record and the writer know of each other.
 #[derive(Default)]
 pub(super) struct Pace {
-    /// Counted before it is queued: never less than what the queue holds.
+    /// Counted before it is queued: never less than the records in the queue.
     queued: AtomicUsize,
     writer: OnceLock<Thread>,
 }
 
 impl Pace {
     /// A record is about to be queued.
-    pub(super) fn queues(&self) {
+    pub(super) fn queueing(&self) {
         let before = self.queued.fetch_add(1, Ordering::Relaxed);
         if before + 1 == HALF
             && let Some(writer) = self.writer.get()
@@ -37,8 +37,13 @@ impl Pace {
     }
 
     /// A record was taken from the queue, or had no room there.
-    pub(super) fn took(&self) {
+    pub(super) fn taken(&self) {
         self.queued.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    #[cfg(test)]
+    pub(super) fn queued(&self) -> usize {
+        self.queued.load(Ordering::Relaxed)
     }
 
     /// On the writer's thread: returns once `pause` is over, or half of the queue is full.
@@ -72,11 +77,11 @@ mod tests {
             writer.look_away(HOUR);
             returned.send(()).unwrap();
         });
-        (1..HALF).for_each(|_| pace.queues());
-        pace.took();
-        pace.queues();
+        (1..HALF).for_each(|_| pace.queueing());
+        pace.taken();
+        pace.queueing();
         assert_eq!(ended.recv_timeout(PAUSE * 5), Err(RecvTimeoutError::Timeout));
-        pace.queues();
+        pace.queueing();
         assert_eq!(ended.recv_timeout(SOON), Ok(()));
     }
 

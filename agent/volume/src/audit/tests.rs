@@ -117,6 +117,7 @@ async fn a_full_queue_never_blocks_and_the_gap_is_told() {
     assert_eq!(told[0]["records"], 7);
     assert_eq!(lines.iter().filter(|line| line["action"] == "open").count(), QUEUE + 1);
     assert_eq!(log.lost(), 0);
+    assert_eq!(log.pace.queued(), 0, "neither those that were written nor those that were lost");
 }
 
 #[tokio::test]

@@ -44,7 +44,7 @@ impl<W: Write> Writer<W> {
             while let Ok(message) = next {
                 match message {
                     Message::Record(entry) => {
-                        self.pace.took();
+                        self.pace.taken();
                         self.write_record(&entry);
                     }
                     Message::Flush(written) => flushed.push(written),

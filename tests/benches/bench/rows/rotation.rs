@@ -138,7 +138,7 @@ async fn rotations(volumes: &Volumes, side: &Side, samples: usize) -> anyhow::Re
     let mut seconds = Vec::with_capacity(samples);
     rotation(volumes, side, 0, "phase").await?;
     for sample in 0..samples {
-        // Each part of the interval once, far from its neighbours: 7 has no divisor in common with 10 and 20.
+        // Each part of the interval once, far from its neighbours: 7 and 20 have no divisor in common.
         let part = ((sample * 7 % samples) as f64 + 0.5) / samples as f64;
         tokio::time::sleep(INTERVAL.mul_f64(part)).await;
         let secret = sample % side.secrets;
