@@ -12,6 +12,7 @@ use sotto_dev::process::Line;
 use sotto_dev::store::{DevStore, Operation};
 use sotto_dev::test_store::TestStore;
 use sotto_tests::files::{blocking, read};
+use sotto_tests::procfs;
 use sotto_tests::readers::Readers;
 use sotto_tests::scene::{Scene, StoreSettings};
 use sotto_tests::served::Served;
@@ -271,8 +272,9 @@ async fn a_stopped_worker_is_replaced_and_readers_only_wait() -> anyhow::Result<
     let target = scene.publish(&pod).await?;
     // It serves, so it has said that it lives.
     let worker = scene.node().worker().context("no worker")?;
-    let pid = rustix::process::Pid::from_raw(i32::try_from(worker)?).unwrap();
-    rustix::process::kill_process(pid, rustix::process::Signal::STOP)?;
+    procfs::signal(worker, rustix::process::Signal::STOP)?;
+    // One of its threads hears of it first: until then the others serve on.
+    until("the worker's stop", || procfs::state(worker) == Some('T')).await?;
     let value = tokio::time::timeout(3 * SOON, read(target.join("password"))).await??;
     assert_eq!(value, "p-1");
     assert_ne!(scene.node().worker(), Some(worker));
