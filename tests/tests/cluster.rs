@@ -220,10 +220,12 @@ async fn a_pod_with_host_users_false_has_a_mount_that_takes_mapped_ids() -> anyh
                 .arg(seen.join("p"))
                 .output()?;
             assert!(!read.status.success(), "another group reads it: {read:?}");
-            let opened = |record: &Value| record["action"] == "open" && record["uid"].is_null();
-            let audit = scene.node().audit();
-            let record = audit.iter().find(|record| opened(record));
-            assert!(record.is_some_and(|record| record["gid"].is_null()), "{audit:?}");
+            let is_open = |record: &&Value| record["action"] == "open";
+            let opened = |records: &[Value]| records.iter().any(|record| is_open(&record));
+            let audit = scene.node().audited("the open", SOON, opened).await?;
+            let record = audit.iter().find(is_open);
+            let has_no_ids = |it: &Value| it["uid"].is_null() && it["gid"].is_null();
+            assert!(record.is_some_and(has_no_ids), "{audit:?}");
             scene.node().end_container(&seen)?;
         } else {
             let refused = mapped.unwrap_err().to_string();
