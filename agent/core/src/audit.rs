@@ -6,6 +6,7 @@
 //! text already ([`Subject`]), for the line of an open takes time from the processor that its reader is on.
 
 use std::io::{self, Write as _};
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use serde_json::Value;
@@ -115,10 +116,10 @@ impl Subject {
 }
 
 /// What a process opened.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Opened<'a> {
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Opened {
     /// The object's file name.
-    pub object: &'a str,
+    pub object: Arc<str>,
     /// The generation opened.
     pub generation: Generation,
     /// Who opened it.
@@ -139,7 +140,7 @@ pub struct AuditRecord<'a> {
     /// Whom it is about.
     pub subject: &'a Subject,
     /// For `open`.
-    pub opened: Option<Opened<'a>>,
+    pub opened: Option<&'a Opened>,
 }
 
 impl AuditRecord<'_> {
@@ -158,7 +159,7 @@ impl AuditRecord<'_> {
         line.extend_from_slice(self.subject.text.as_bytes());
         if let Some(Opened { object, generation, opener }) = self.opened {
             line.extend_from_slice(br#","object":"#);
-            serde_json::to_writer(&mut *line, object)?;
+            serde_json::to_writer(&mut *line, &**object)?;
             write!(line, r#","generation":{}"#, generation.get())?;
             for (field, id) in [("uid", opener.uid), ("gid", opener.gid)] {
                 match id {
@@ -209,7 +210,7 @@ mod tests {
             decision: Decision::Allowed,
             reason: None,
             subject: &subject,
-            opened: Some(Opened { object: "db-password", generation, opener }),
+            opened: Some(&Opened { object: "db-password".into(), generation, opener }),
         };
         assert_eq!(
             said(&record),
@@ -257,7 +258,11 @@ mod tests {
                 decision: Decision::Denied,
                 reason: Some(&reason),
                 subject: &subject,
-                opened: Some(Opened { object: &object, generation: Generation::FIRST, opener }),
+                opened: Some(&Opened {
+                    object: object.as_str().into(),
+                    generation: Generation::FIRST,
+                    opener,
+                }),
             });
             prop_assert_eq!(&record["object"], &Value::from(object));
             prop_assert_eq!(&record["reason"], &Value::from(reason));

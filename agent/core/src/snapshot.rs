@@ -16,8 +16,6 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use serde::Serialize;
-
 pub use builder::{FileMode, Object, SnapshotBuilder, SnapshotError};
 pub use inode::{HIDDEN_INODE, Inode, ROOT_INODE, STATUS_INODE};
 pub use memory::{HeapMemory, SecretMemory, SecretMemorySource};
@@ -26,8 +24,7 @@ pub use memory::{HeapMemory, SecretMemory, SecretMemorySource};
 pub const DATA_LINK: &str = "..data";
 
 /// The number of a generation: 1 for the first, never used twice in a volume's life.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
-#[serde(transparent)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Generation(NonZeroU64);
 
 impl Generation {

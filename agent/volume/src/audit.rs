@@ -12,8 +12,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::time::{Duration, SystemTime};
 
-use sotto_core::audit::Opened as OpenedRecord;
-use sotto_core::audit::{AuditAction, AuditRecord, Decision, Opener, Subject};
+use sotto_core::audit::{AuditAction, AuditRecord, Decision, Opened, Opener, Subject};
 use sotto_core::clock::Clock;
 use sotto_core::identity::{StoreName, VolumeId, WorkloadIdentity};
 use sotto_core::snapshot::Generation;
@@ -51,27 +50,15 @@ struct Entry {
     opened: Option<Opened>,
 }
 
-/// What a process opened.
-struct Opened {
-    object: Arc<str>,
-    generation: Generation,
-    opener: Opener,
-}
-
 impl Entry {
     fn record(&self) -> AuditRecord<'_> {
-        let opened = self.opened.as_ref();
         AuditRecord {
             time: self.time,
             action: self.action,
             decision: self.decision,
             reason: self.reason.as_deref(),
             subject: &self.subject,
-            opened: opened.map(|Opened { object, generation, opener }| OpenedRecord {
-                object,
-                generation: *generation,
-                opener: *opener,
-            }),
+            opened: self.opened.as_ref(),
         }
     }
 }

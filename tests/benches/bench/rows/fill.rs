@@ -32,9 +32,12 @@ const REFRESHES_A_SECOND: f64 = VOLUMES as f64 / 60.0;
 const SOME: f64 = 100.0;
 /// Refreshes that each window must have: half of those that come in 8 seconds.
 const FEWEST: f64 = 65.0;
-const SOME_DEADLINE: Duration = Duration::from_secs(60);
+/// How long refreshes, and memory that is steady, are waited for.
+const DEADLINE: Duration = Duration::from_secs(60);
 /// What a round leaves to be done in the background.
 const SETTLE: Duration = Duration::from_millis(500);
+/// A smaller part of what was there half a second before is a fall; less is pages that come and go.
+const FALLS: f64 = 0.995;
 /// Memory that hasn't fallen for so long falls no more.
 const STEADY: Duration = Duration::from_secs(3);
 /// Descriptors that a volume costs each process at most, and what they need besides.
@@ -106,10 +109,11 @@ pub(crate) async fn measure(bench: &Bench) -> anyhow::Result<Vec<Row>> {
 async fn settled(volumes: &Volumes) -> anyhow::Result<Resident> {
     let (mut last, began) = (resident(volumes)?, Instant::now());
     let mut fell = began;
-    while fell.elapsed() < STEADY && began.elapsed() < SOME_DEADLINE {
+    while fell.elapsed() < STEADY {
+        ensure!(began.elapsed() < DEADLINE, "memory still falls");
         tokio::time::sleep(SETTLE).await;
         let now = resident(volumes)?;
-        if now[0] < last[0] {
+        if now[0] < last[0] * FALLS {
             fell = Instant::now();
         }
         last = now;
@@ -179,7 +183,7 @@ async fn at_rest(bench: &Bench, volumes: &Volumes, scrape: SocketAddr) -> anyhow
     bench.progress(format_args!("at rest, until refreshes come"));
     let (filled, began) = (refreshes().await?, Instant::now());
     while refreshes().await? - filled < SOME {
-        ensure!(began.elapsed() < SOME_DEADLINE, "hardly any volume is refreshed");
+        ensure!(began.elapsed() < DEADLINE, "hardly any volume is refreshed");
         tokio::time::sleep(SETTLE).await;
     }
     let windows = bench.plan.windows_at_rest;
