@@ -21,6 +21,10 @@ pub const FIRST_RETRY: Duration = Duration::from_secs(1);
 /// Longest pause after an outage, unless the refresh interval is longer than this and shorter pauses
 /// would not help: then still this.
 pub const LONGEST_RETRY: Duration = Duration::from_secs(30);
+/// Beats of an interval.
+const BEATS: u32 = 60;
+/// Longest time from one beat to the next.
+const LONGEST_BEAT: Duration = Duration::from_secs(1);
 
 /// What the administrator lets a confirmed refusal do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -118,29 +122,30 @@ pub struct Rotation {
     next: Duration,
     /// When the attempt that is under way began.
     begun: Option<Duration>,
-    /// The pause before the first attempt, as long as it is to be repeated.
-    first: Option<Duration>,
+    /// The second attempt's place, as long as the first one is the next.
+    second: Option<Duration>,
     /// The store's other volumes are asked for around the next attempt, evenly.
     is_in_line: bool,
 }
 
 impl Rotation {
     /// A volume of `objects` that was fetched at `now`. Its first refresh comes after a part of the
-    /// interval, by chance, at least half; and the second after the same part again: so volumes that
+    /// interval, by chance, at least half; and the second when twice that has passed: so volumes that
     /// started together are spread over the whole interval.
     #[must_use]
     pub fn new(policy: RefreshPolicy, objects: usize, now: Duration, jitter: Jitter) -> Self {
         let half = policy.interval / 2;
         let first = half + jitter.of(half);
+        let (next, second) = (now + first, Some(now + 2 * first));
         Self {
             policy,
             objects: vec![ObjectState::Served; objects],
             freshness: Freshness::Fresh,
             last_answer: now,
             outages: 0,
-            next: now + first,
+            next,
             begun: None,
-            first: Some(first),
+            second,
             is_in_line: false,
         }
     }
@@ -185,10 +190,10 @@ impl Rotation {
     /// The part of the interval after which the first refresh comes, if none came yet: better than by
     /// chance where somebody knows the other volumes.
     pub fn spread(&mut self, now: Duration, part: Jitter) {
-        if self.first.is_some() {
+        if self.second.is_some() {
             let half = self.policy.interval / 2;
             let first = half + part.of(half);
-            (self.next, self.first) = (now + first, Some(first));
+            (self.next, self.second) = (now + first, Some(now + 2 * first));
         }
     }
 
@@ -200,7 +205,7 @@ impl Rotation {
     /// Another policy counts from the next attempt on; how old the values are is as it was.
     pub fn follow(&mut self, policy: RefreshPolicy) {
         if policy.interval != self.policy.interval {
-            self.first = None;
+            self.second = None;
         }
         self.policy = policy;
     }
@@ -209,6 +214,19 @@ impl Rotation {
     #[must_use]
     pub fn interval(&self) -> Duration {
         self.policy.interval
+    }
+
+    /// The time from one beat to the next, where volumes are asked for on beats.
+    #[must_use]
+    pub fn beat(&self) -> Duration {
+        (self.policy.interval / BEATS).min(LONGEST_BEAT)
+    }
+
+    /// When the next attempt is, if nothing but the interval says so: no outage, nothing to confirm, no turn among others.
+    #[must_use]
+    pub fn attempt_by_interval(&self) -> Option<Duration> {
+        let is_steady = self.outages == 0 && !self.is_in_line && !self.is_suspicious();
+        is_steady.then_some(self.next)
     }
 
     /// When the last good values are too old; in the past where everything is closed.
@@ -320,10 +338,12 @@ impl Rotation {
     fn answered(&mut self, begun: Duration, now: Duration, jitter: Jitter) {
         let interval = self.policy.interval;
         // After an outage everybody's next attempt would be a moment after the store came back.
-        let first = self.first.take();
+        let second = self.second.take().and_then(|second| second.checked_sub(begun));
         self.next = if self.outages == 0 {
-            let pause = first.unwrap_or(interval);
-            // A store that needs most of the interval has half of it to rest.
+            // After a first attempt that came late the second one has its place no more.
+            let pause = second.filter(|pause| *pause >= interval / 2).unwrap_or(interval);
+            let pause = pause.min(interval);
+            // A store that needs most of the pause has half of it to rest.
             (begun + pause).max(now + pause / 2)
         } else if self.is_in_line {
             now + interval

@@ -37,6 +37,28 @@ fn a_refusal_that_was_a_mistake_changes_nothing() {
 }
 
 #[test]
+fn only_an_attempt_that_nothing_else_asks_for_is_by_the_interval() {
+    let mut rotation = rotation(1);
+    assert_eq!(rotation.attempt_by_interval(), Some(MINUTE / 2));
+    rotation.observe(MINUTE, &[Refused], None, NONE);
+    assert_eq!(rotation.attempt_by_interval(), None, "it waits to be confirmed");
+    rotation.observe(MINUTE, &[Outage], None, NONE);
+    assert_eq!(rotation.attempt_by_interval(), None, "an outage lasts");
+    rotation.wait_until(2 * MINUTE);
+    rotation.observe(2 * MINUTE, &[Good], None, NONE);
+    assert_eq!(rotation.attempt_by_interval(), Some(3 * MINUTE));
+    rotation.wait_until(4 * MINUTE);
+    assert_eq!(rotation.attempt_by_interval(), None, "it has a turn among others");
+}
+
+#[test]
+fn an_interval_has_sixty_beats_of_a_second_at_most() {
+    let beats = [MINUTE / 60, MINUTE, HOUR]
+        .map(|interval| Rotation::new(policy(interval), 1, Duration::ZERO, NONE).beat());
+    assert_eq!(beats, [Duration::from_secs(1) / 60, MINUTE / 60, MINUTE / 60]);
+}
+
+#[test]
 fn a_refused_object_heals_by_itself() {
     let mut rotation = rotation(1);
     rotation.observe(MINUTE, &[Refused], None, NONE);
@@ -82,7 +104,28 @@ fn another_policy_counts_from_the_next_attempt_on() {
     assert_eq!(rotation.wake_at(), first.min(10 * second), "the attempt that was to come");
     assert_eq!(rotation.stale_at(), 10 * second);
     rotation.observe(5 * second, &[Good], None, NONE);
-    assert_eq!(rotation.wake_at(), 6 * second, "the second pause doesn't repeat the first");
+    assert_eq!(
+        rotation.wake_at(),
+        6 * second,
+        "the second attempt has no place of its own any more"
+    );
+}
+
+#[test]
+fn the_second_attempt_keeps_its_place_though_the_first_one_came_earlier() {
+    let early = Duration::from_secs(2);
+    let mut rotation = Rotation::new(policy(MINUTE), 1, Duration::ZERO, Jitter(0.5));
+    let first = rotation.wake_at();
+    rotation.observe(first - early, &[Good], None, NONE);
+    assert_eq!(rotation.wake_at(), 2 * first);
+    // But no pause is longer than the interval, and none shorter than half of it.
+    let mut rotation = Rotation::new(policy(MINUTE), 1, Duration::ZERO, Jitter(0.5));
+    rotation.observe(2 * first - early, &[Good], None, NONE);
+    assert_eq!(rotation.wake_at(), 2 * first - early + MINUTE);
+    let mut rotation = Rotation::new(policy(MINUTE), 1, Duration::ZERO, Jitter(0.5));
+    rotation.attempt_at(early);
+    rotation.observe(early, &[Good], None, NONE);
+    assert_eq!(rotation.wake_at(), early + MINUTE);
 }
 
 #[test]
@@ -109,7 +152,7 @@ fn what_an_attempt_takes_is_part_of_the_interval_but_for_a_store_that_needs_most
     let second = Duration::from_secs(1);
     let asked_for = |seconds: f64| {
         let mut rotation = Rotation::new(policy(second), 1, Duration::ZERO, Jitter::from_bits(0));
-        // The first pause is repeated once.
+        // The second attempt comes after twice the first pause.
         let mut begun = Duration::from_millis(500);
         for _ in 0..3 {
             rotation.begins(begun);

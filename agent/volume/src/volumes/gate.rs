@@ -177,6 +177,13 @@ impl Gate {
     }
 }
 
+impl Place {
+    /// Where the beats are counted from on which the store's volumes are refreshed: so that one wake-up does for several.
+    pub(super) fn beats(&self) -> Instant {
+        self.gate.since
+    }
+}
+
 impl Drop for Place {
     fn drop(&mut self) {
         self.gate.volumes.fetch_sub(1, Ordering::Relaxed);

@@ -18,7 +18,7 @@ use super::continuing::Beginning;
 use super::counting::NotFresh;
 use super::demand::Demand;
 use super::former::Former;
-use super::gate::{Gate, Place};
+use super::gate::Place;
 use super::owner::FailedEdit;
 use super::request::{Shown, Told};
 use super::settings::{Planned, Settings};
@@ -210,7 +210,22 @@ impl Held {
             None => (settings, class, session),
         };
         self.former.push(Former { settings, class, session, is_being_revoked: false });
-        self.place = self.settings.gate(&self.plan.store).map(Gate::join);
+        self.place = None;
+    }
+
+    /// Takes its place among the volumes of its store, if it has none, and keeps to their beats.
+    pub(super) fn take_place(&mut self) {
+        let gate = self.settings.gate(&self.plan.store);
+        if let Some(gate) = gate {
+            let place = self.place.get_or_insert_with(|| gate.join());
+            self.turning.keep_to_beats(place.beats());
+        }
+    }
+
+    /// Goes by another plan from now on.
+    pub(super) fn begin_anew(&mut self, turning: Turning) {
+        self.turning = turning;
+        self.take_place();
     }
 
     /// The current generation with its objects.

@@ -38,7 +38,6 @@ use tokio_util::sync::CancellationToken;
 use super::Shared;
 use super::demand::Refreshed;
 use super::error::VolumeError;
-use super::gate::Gate;
 use super::held::Held;
 use super::leasing::Prolonged;
 use super::prepare::{Outcome, Preparation};
@@ -326,7 +325,7 @@ impl Owner {
         };
         self.audit.set_store(&held.plan.store);
         self.pod_token.is_good_for(&held.plan.audience);
-        held.place = held.settings.gate(&held.plan.store).map(Gate::join);
+        held.take_place();
         if let Some(place) = &held.place {
             held.turning.spread(place.part);
         }

@@ -30,6 +30,8 @@ mod results;
 pub(super) struct Turning {
     rotation: Rotation,
     since: Instant,
+    /// Refreshes begin on the beats of this clock.
+    beats: Option<Instant>,
     leasing: Leasing,
     /// Objects that each refresh reads.
     readable: BTreeSet<usize>,
@@ -106,6 +108,7 @@ impl Turning {
             readable: readable.collect(),
             rotation: Rotation::new(policy, count, Duration::ZERO, jitter()),
             since,
+            beats: None,
             wiped: BTreeSet::new(),
             last: generation,
             count,
@@ -300,6 +303,7 @@ impl Turning {
         came.append(&mut self.kept_back);
         let now = self.since.elapsed();
         let effects = self.rotation.observe(now, &results, retry_after, jitter());
+        self.begin_on_beat();
         let mut consequence = Consequence { outage, ..self.consequence(&effects) };
         if let Some(pause) = retry_after.filter(|_| !self.expiring.is_empty()) {
             // What ends can't wait as long as what is only looked at again.

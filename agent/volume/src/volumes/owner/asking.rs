@@ -37,12 +37,11 @@ impl Owner {
         let State::Serving { held } = &mut self.state else { return };
         let pace = held.turning.pace();
         let gate = held.settings.gate(&held.plan.store).cloned();
-        if let Some(gate) = &gate {
-            held.place.get_or_insert_with(|| gate.join());
-            if let Err(wait) = gate.admit(pace) {
-                let attempt = Attempt { fetch: None, wait: Some(wait), was_asked: false };
-                return self.fetched(&asked, attempt);
-            }
+        if let Some(gate) = &gate
+            && let Err(wait) = gate.admit(pace)
+        {
+            let attempt = Attempt { fetch: None, wait: Some(wait), was_asked: false };
+            return self.fetched(&asked, attempt);
         }
         held.is_busy = true;
         let (session, plan) = (Arc::clone(&held.session), held.plan.only(&asked));

@@ -12,7 +12,6 @@ use tokio_util::sync::CancellationToken;
 
 use super::super::Shared;
 use super::super::deposit::Left;
-use super::super::gate::Gate;
 use super::super::held::Held;
 use super::super::registry::{Letter, Registered};
 use super::super::request::VolumeSpec;
@@ -48,7 +47,7 @@ impl Restored {
         audit.set_store(&held.plan.store);
         let ended = server.ended();
         held.servers.push(Arc::new(server));
-        held.place = held.settings.gate(&held.plan.store).map(Gate::join);
+        held.take_place();
         held.pending = again.map(|turn| (Instant::now(), turn));
         let mut owner = Owner {
             shared: Arc::clone(shared),

@@ -211,7 +211,7 @@ impl Owner {
         held.go_over(planned, session, token.as_ref());
         held.failed_edit = None;
         let token = held.session.token_life();
-        held.turning = Turning::new(policy, &held.plan, leases, next.generation(), token);
+        held.begin_anew(Turning::new(policy, &held.plan, leases, next.generation(), token));
         if let Some(token) = self.pod_token.verified() {
             // A fresher one may have come meanwhile.
             held.session.renew_identity(token);

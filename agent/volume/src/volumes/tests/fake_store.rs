@@ -89,6 +89,11 @@ impl Told {
         self.requests.lock().unwrap().iter().filter(|at| **at >= from && **at < to).count()
     }
 
+    /// When logins and fetches came.
+    pub(super) fn times_of_requests(&self) -> Vec<Instant> {
+        self.requests.lock().unwrap().clone()
+    }
+
     fn newest(&self) -> usize {
         7 + self.version.load(Ordering::SeqCst)
     }

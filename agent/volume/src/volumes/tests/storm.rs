@@ -34,11 +34,15 @@ struct Storm {
 }
 
 impl Storm {
-    /// A thousand volumes with one secret each, refreshed once an hour, all published at once. The store's
-    /// tokens live for ten minutes: none is good when the next refresh comes.
+    /// Refreshed once an hour: no token is good when the next refresh comes.
     async fn begin(max_stale: Duration) -> Self {
+        Self::begin_refreshing(HOUR, max_stale).await
+    }
+
+    /// A thousand volumes with one secret each, all published at once. The store's tokens live for ten minutes.
+    async fn begin_refreshing(interval: Duration, max_stale: Duration) -> Self {
         let limits = Limits { volumes: VOLUMES, ..Limits::default() };
-        let refresh = RefreshPolicy { interval: HOUR, max_stale, on_revoke: OnRevoke::Close };
+        let refresh = RefreshPolicy { interval, max_stale, on_revoke: OnRevoke::Close };
         let fixture = fixture_refreshing(limits, Deadlines::default(), refresh);
         let driver = FakeDriver::linked(&fixture);
         let token = Term { life: 10 * MINUTE, most: 100 * HOUR };
@@ -130,6 +134,22 @@ async fn unchanged_they_cost_one_login_and_one_read_an_hour_each_evenly_spread()
     let most = storm.most_a_minute(HOUR);
     assert!(most <= STEADY_PER_HOUR / 60 * 4 / 3, "{most} in one minute");
     assert_eq!(storm.fixture.store.prolonged(), (0, 0, 0), "no token was renewed");
+    storm.assert_readable();
+}
+
+#[tokio::test(start_paused = true)]
+async fn each_minute_they_are_asked_for_in_sixty_small_bursts_and_at_no_other_time() {
+    const BURST: Duration = Duration::from_millis(2);
+    const MOST_AT_ONCE: usize = VOLUMES / 60 * 4 / 3;
+    let storm = Storm::begin_refreshing(MINUTE, HOUR).await;
+    storm.pass(5 * MINUTE).await;
+    let mut times = storm.fixture.store.times_of_requests();
+    times.retain(|at| *at >= storm.began + 2 * MINUTE && *at < storm.began + 4 * MINUTE);
+    assert_eq!(times.len(), 2 * VOLUMES, "each volume, each minute");
+    let bursts: Vec<usize> =
+        times.chunk_by(|one, next| *next - *one < BURST).map(<[Instant]>::len).collect();
+    assert!((120..=121).contains(&bursts.len()), "{} bursts", bursts.len());
+    assert!(bursts.iter().all(|burst| *burst <= MOST_AT_ONCE), "{bursts:?}");
     storm.assert_readable();
 }
 

@@ -1,4 +1,7 @@
-//! When a volume is refreshed beside its own pace: somebody asks for it, or its store can't answer.
+//! When a volume is refreshed: on the beats of its store, and beside them where somebody asks for it or its store can't
+//! answer.
+
+use std::time::Duration;
 
 use sotto_core::rotation::{Freshness, Jitter, LONGEST_RETRY};
 use tokio::time::Instant;
@@ -19,6 +22,28 @@ impl Turning {
     /// Refreshes begin at this part of the interval.
     pub(in super::super) fn spread(&mut self, part: Jitter) {
         self.rotation.spread(self.since.elapsed(), part);
+        self.begin_on_beat();
+    }
+
+    /// Refreshes begin on beats, counted from here.
+    pub(in super::super) fn keep_to_beats(&mut self, from: Instant) {
+        self.beats = Some(from);
+        self.begin_on_beat();
+    }
+
+    /// Brings the next refresh forward to a beat. One that something else than the interval asks for comes when it is
+    /// due.
+    pub(super) fn begin_on_beat(&mut self) {
+        let (Some(from), Some(next)) = (self.beats, self.rotation.attempt_by_interval()) else {
+            return;
+        };
+        let beat = self.rotation.beat().as_nanos();
+        let gone = (self.since + next).saturating_duration_since(from).as_nanos();
+        // Less than a beat, which is a second at most.
+        let beyond = gone.checked_rem(beat).and_then(|beyond| u64::try_from(beyond).ok());
+        // The beat of what is due at once may have been before this volume was there.
+        let beyond = Duration::from_nanos(beyond.unwrap_or_default());
+        self.rotation.attempt_at(next.saturating_sub(beyond));
     }
 
     /// Whether a refresh is due.

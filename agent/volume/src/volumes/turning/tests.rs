@@ -4,7 +4,7 @@ use super::*;
 use sotto_core::identity::{Audience, Namespace, ServiceAccountName, StoreName};
 use sotto_core::limits::Limits;
 use sotto_core::names::ObjectPath;
-use sotto_core::rotation::OnRevoke;
+use sotto_core::rotation::{CONFIRM_AFTER, OnRevoke};
 use sotto_core::secret::SecretBytes;
 use sotto_core::snapshot::{HeapMemory, SnapshotBuilder};
 use sotto_store::plan::{
@@ -246,4 +246,54 @@ async fn a_volume_whose_values_all_have_leases_is_not_closed_for_its_age() {
     assert!(!bench.turning.pass().close);
     tokio::time::sleep(2 * HOUR).await;
     assert!(bench.turning.pass().close);
+}
+
+/// All objects read, and as they were.
+const SAME: [(usize, Answer); 3] = [(0, Ok("one")), (1, Ok("one")), (2, Ok("one"))];
+
+#[tokio::test(start_paused = true)]
+async fn refreshes_by_the_interval_begin_on_beats_and_nothing_else_waits_for_one() {
+    let beats = Instant::now();
+    tokio::time::sleep(Duration::from_millis(17_345)).await;
+    let mut bench = Bench::new(ReadMethod::Get, None);
+    let policy = RefreshPolicy { interval: HOUR, max_stale: 3 * HOUR, on_revoke: OnRevoke::Close };
+    bench.turning = Turning::new(policy, &bench.plan, Vec::new(), Generation::FIRST, token());
+    let beat = bench.turning.rotation.beat();
+    let beyond = |bench: &Bench| {
+        let at = bench.turning.wake_at().unwrap();
+        (at - beats).as_nanos() % beat.as_nanos()
+    };
+    assert_ne!(beyond(&bench), 0, "it would not be detected");
+    let asked_already = |turning: &mut Turning| {
+        turning.refresh_now();
+        turning.keep_to_beats(beats);
+        turning.is_due()
+    };
+    let new = Turning::new(policy, &bench.plan, Vec::new(), Generation::FIRST, token());
+    assert!(asked_already(&mut { new }), "the beat that it is of was before it began");
+    bench.turning.keep_to_beats(beats);
+    assert_eq!(beyond(&bench), 0);
+    bench.turning.spread(Jitter::from_bits(u32::MAX / 3));
+    assert_eq!(beyond(&bench), 0);
+    // The second refresh comes after twice the first pause; then it is the interval.
+    for _ in 0..2 {
+        assert_eq!(bench.attempt().await, [0, 1, 2]);
+        assert!(bench.answer(&SAME, Vec::new()).is_nothing());
+        assert_eq!(beyond(&bench), 0);
+    }
+    bench.attempt().await;
+    let begun = Instant::now();
+    tokio::time::sleep(beat / 3).await;
+    assert!(bench.answer(&SAME, Vec::new()).is_nothing());
+    let pause = bench.turning.wake_at().unwrap() - begun;
+    assert!(pause > HOUR - beat && pause <= HOUR, "{pause:?}: it comes on the same beat again");
+
+    assert!(bench.turning.refresh_now() && bench.turning.is_due(), "who asks doesn't wait");
+    bench.turning.due();
+    bench.answer(&[(0, Err(denied())), (1, Ok("one")), (2, Ok("one"))], Vec::new());
+    let soon = bench.turning.wake_at().unwrap() - Instant::now();
+    assert_eq!(soon, CONFIRM_AFTER, "what is to be confirmed doesn't");
+    bench.attempt().await;
+    bench.answer(&[(0, Err(down())), (1, Ok("one")), (2, Ok("one"))], Vec::new());
+    assert_ne!(beyond(&bench), 0, "nor does what comes after an outage");
 }
