@@ -2,7 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking, in its helpers too")]
 
 use std::os::unix::fs::MetadataExt;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use serde_json::{Value, json};
@@ -12,11 +12,13 @@ use sotto_dev::process::Line;
 use sotto_dev::store::{DevStore, Operation};
 use sotto_dev::test_store::TestStore;
 use sotto_tests::files::{blocking, read};
+use sotto_tests::memory::secret_files;
 use sotto_tests::procfs;
 use sotto_tests::readers::Readers;
 use sotto_tests::scene::{Scene, StoreSettings};
 use sotto_tests::served::Served;
 use sotto_tests::wait::until;
+use tokio::time::timeout;
 
 const SOON: Duration = Duration::from_secs(10);
 const OBJECTS: &str = "\
@@ -118,7 +120,7 @@ async fn workers_that_are_killed_without_end_are_never_taken_for_nobody() -> any
     settings.csi_arguments = vec![format!("--request-deadline={}s", DEADLINE.as_secs())];
     let served = Served::start(Scene::embedded_with(settings).await?, 3, &[]).await?;
     let readers = served.readers(4)?;
-    let (begun, mut kills, mut longest) = (std::time::Instant::now(), 0, Duration::ZERO);
+    let (begun, mut kills, mut longest) = (Instant::now(), 0, Duration::ZERO);
     let csi = served.scene.node().csi().log();
     let linked = || {
         let said = |line: &&Line| line.text.contains("\"message\":\"sotto-node is connected\"");
@@ -183,6 +185,45 @@ async fn a_refusal_outlives_the_worker() -> anyhow::Result<()> {
     scene.stop(&pod).await
 }
 
+/// A refresh that finds nothing new leaves no values, but when it was: neither does the next worker take them for older
+/// than they are, nor for younger.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn how_old_the_values_are_outlives_the_worker() -> anyhow::Result<()> {
+    const MAX_STALE: Duration = Duration::from_secs(8);
+    const REFRESHES: usize = 10;
+    let scene = scene().await?;
+    let mut pod = scene.pod("checkout-0", "checkout", "db");
+    let attributes = &mut pod.volumes[0].attributes;
+    attributes.insert("sotto.dev/refresh".to_owned(), "1s".to_owned());
+    attributes.insert("sotto.dev/max-stale".to_owned(), format!("{}s", MAX_STALE.as_secs()));
+    let target = scene.publish(&pod).await?;
+    let file = target.join("password");
+    let supervisor = scene.node().agent().pid();
+    let reads = || scene.store().count(Operation::Read);
+    let first = reads();
+    until("a refresh", || reads() > first).await?;
+    let deposits = secret_files(supervisor)?;
+    // Longer than values may be old.
+    until("refreshes", || reads() > first + REFRESHES).await?;
+    assert_eq!(secret_files(supervisor)?, deposits, "values were left though nothing had changed");
+    scene.store().go_dark();
+    kill(&scene).await?;
+    assert_eq!(read(file.clone()).await?, "p-1", "they are younger than when they were left");
+    // Workers that took them for fresh would never close them.
+    let closed = || std::fs::read(&file).is_err_and(|error| error.raw_os_error() == Some(13));
+    let begun = Instant::now();
+    while timeout(Duration::from_secs(1), until("their end", closed)).await.is_err() {
+        anyhow::ensure!(begun.elapsed() < 2 * MAX_STALE, "they don't get older");
+        kill(&scene).await?;
+    }
+    scene.store().come_back().await?;
+    until("their return", || std::fs::read(&file).is_ok()).await?;
+    scene.write("payments/checkout/db", json!({"password": "p-2", "user": "u-2"})).await?;
+    until("the new value", || std::fs::read(&file).is_ok_and(|it| it == b"p-2")).await?;
+    assert_ne!(secret_files(supervisor)?, deposits, "it would not be detected");
+    scene.stop(&pod).await
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_volume_that_ended_is_not_served_on() -> anyhow::Result<()> {
     let scene = scene().await?;
@@ -222,7 +263,7 @@ async fn credentials_are_revoked_with_their_pod_though_the_worker_was_killed_in_
         }
         anyhow::Ok(())
     };
-    tokio::time::timeout(Duration::from_secs(5), gone).await.context("roles are left")??;
+    timeout(Duration::from_secs(5), gone).await.context("roles are left")??;
     Ok(())
 }
 
@@ -275,7 +316,7 @@ async fn a_stopped_worker_is_replaced_and_readers_only_wait() -> anyhow::Result<
     procfs::signal(worker, rustix::process::Signal::STOP)?;
     // One of its threads hears of it first: until then the others serve on.
     until("the worker's stop", || procfs::state(worker) == Some('T')).await?;
-    let value = tokio::time::timeout(3 * SOON, read(target.join("password"))).await??;
+    let value = timeout(3 * SOON, read(target.join("password"))).await??;
     assert_eq!(value, "p-1");
     assert_ne!(scene.node().worker(), Some(worker));
     scene.stop(&pod).await

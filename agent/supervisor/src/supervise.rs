@@ -17,7 +17,9 @@ use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
-use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, socketpair};
+use rustix::net::{
+    AddressFamily, RecvFlags, SendFlags, Shutdown, SocketFlags, SocketType, socketpair,
+};
 use rustix::process::{Pid, Signal, WaitOptions, WaitStatus};
 
 use crate::message::{Kind, Received, receive, send};
@@ -217,8 +219,9 @@ impl Supervisor<'_> {
                 self.tell(&mut worker);
             }
             if signalled && let Some(status) = self.signalled(&worker)? {
-                // What it said before it died counts.
-                self.listen(&mut worker);
+                // What it said before it died counts; nothing comes after it, whoever else has its end of the socket.
+                let _ = rustix::net::shutdown(&worker.socket, Shutdown::Read);
+                while self.listen(&mut worker) {}
                 return Ok(self.ended(&worker, status));
             }
             self.kill_if_hung(&worker);
@@ -284,7 +287,8 @@ impl Supervisor<'_> {
         Ok(())
     }
 
-    fn listen(&mut self, worker: &mut Worker) {
+    /// Reads what the worker says; whether there may be more.
+    fn listen(&mut self, worker: &mut Worker) -> bool {
         for _ in 0..MOST_AT_ONCE {
             let message = match receive(&worker.socket, RecvFlags::DONTWAIT) {
                 Ok(Received::Message(message)) => message,
@@ -293,29 +297,30 @@ impl Supervisor<'_> {
                     continue;
                 }
                 // Its end is seen by its status.
-                Ok(Received::End) | Err(_) => return,
+                Ok(Received::End) | Err(_) => return false,
             };
             worker.heard = Some(Instant::now());
             match (message.kind, message.fd) {
                 (Kind::Connection, Some(fd)) => self.keep.connection(message.key, fd),
-                (Kind::Values, Some(fd)) => self.keep.values(message.key, fd),
+                (Kind::Values, Some(fd)) => self.keep.values(message.key, fd, message.at_ms),
+                // Older values are not what was left.
+                (Kind::Values, None) => self.keep.forget(&message.key),
                 (Kind::Forget, _) => self.keep.forget(&message.key),
                 (Kind::Restoring, _) => worker.restoring = Some(message.key),
                 (Kind::Restored, _) => worker.restoring = None,
                 (Kind::Alive, _) => worker.has_served = true,
-                (Kind::Last, _) | (Kind::Connection | Kind::Values, None) => {}
+                (Kind::Confirmed, _) => self.keep.confirmed(&message.key, message.at_ms),
+                (Kind::Last, _) | (Kind::Connection, None) => {}
             }
         }
+        true
     }
 
     fn tell(&self, worker: &mut Worker) {
         while let Some(offer) = worker.offer.front() {
-            let fd = offer.fd(&self.keep);
-            let lost = offer.kind != Kind::Last && fd.is_none();
-            let sent = if lost {
-                Ok(())
-            } else {
-                send(&worker.socket, offer.kind, &offer.key, fd, SendFlags::DONTWAIT)
+            let sent = match offer.packet(&self.keep) {
+                Some(packet) => send(&worker.socket, packet, SendFlags::DONTWAIT),
+                None => Ok(()),
             };
             match sent {
                 Ok(()) => drop(worker.offer.pop_front()),

@@ -3,14 +3,14 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::{RecvFlags, SendFlags, SocketType, sockopt};
 use rustix::process::Signal;
 
-use crate::message::{Kind, Received, receive, send};
+use crate::message::{Kind, Packet, Received, receive, send};
 use crate::signals;
 use crate::{INSTANCE, RESTARTS};
 
@@ -26,6 +26,8 @@ pub struct Kept {
     pub connection: Option<OwnedFd>,
     /// The memfd_secret with what the worker wrote.
     pub values: Option<OwnedFd>,
+    /// When that was found to be good, in milliseconds since 1970.
+    pub confirmed_ms: u64,
 }
 
 /// What a worker finds when it starts.
@@ -43,7 +45,14 @@ pub struct TakenUp {
 
 /// Gives things to the supervisor; cheap to clone. Without a supervisor it does nothing.
 #[derive(Debug, Clone, Default)]
-pub struct Keeper(Option<Arc<OwnedFd>>);
+pub struct Keeper(Option<Arc<Link>>);
+
+#[derive(Debug)]
+struct Link {
+    socket: OwnedFd,
+    /// What is to be said with the next sign of life, by volume.
+    confirmed: Mutex<BTreeMap<String, u64>>,
+}
 
 /// Lets the signals to end through, which come blocked from the supervisor: once whoever is to act on them is there.
 ///
@@ -71,7 +80,8 @@ pub fn take_up() -> io::Result<Option<TakenUp>> {
     // For a metric: what can't be read is none.
     let restarts = std::env::var(RESTARTS).ok().and_then(|text| text.parse().ok());
     let restarts = restarts.unwrap_or_default();
-    Ok(Some(TakenUp { keeper: Keeper(Some(Arc::new(socket))), kept, instance, restarts }))
+    let keeper = Keeper(Some(Arc::new(Link { socket, confirmed: Mutex::default() })));
+    Ok(Some(TakenUp { keeper, kept, instance, restarts }))
 }
 
 fn read_kept(socket: &OwnedFd) -> io::Result<BTreeMap<String, Kept>> {
@@ -82,9 +92,13 @@ fn read_kept(socket: &OwnedFd) -> io::Result<BTreeMap<String, Kept>> {
         match receive(socket, RecvFlags::DONTWAIT)? {
             Received::Message(message) => match message.kind {
                 Kind::Connection => kept.entry(message.key).or_default().connection = message.fd,
-                Kind::Values => kept.entry(message.key).or_default().values = message.fd,
+                Kind::Values => {
+                    let kept = kept.entry(message.key).or_default();
+                    (kept.values, kept.confirmed_ms) = (message.fd, message.at_ms);
+                }
                 Kind::Last => return Ok(kept),
-                Kind::Forget | Kind::Restoring | Kind::Restored | Kind::Alive => {}
+                Kind::Forget | Kind::Restoring | Kind::Restored | Kind::Alive | Kind::Confirmed => {
+                }
             },
             Received::Strange => tracing::warn!("the supervisor sent something strange"),
             Received::End => return Err(io::ErrorKind::UnexpectedEof.into()),
@@ -114,15 +128,29 @@ impl Keeper {
     /// # Errors
     /// The supervisor can't take it.
     pub fn keep_connection(&self, volume: &str, connection: impl AsFd) -> io::Result<()> {
-        self.tell(Kind::Connection, volume, Some(connection.as_fd()))
+        let fd = Some(connection.as_fd());
+        self.tell(Packet { fd, ..Packet::of(Kind::Connection, volume) })
     }
 
-    /// Leaves a memfd with what the next worker needs for a volume; the one before it is let go.
+    /// Leaves a memfd with what the next worker needs for a volume, and when that was found to be good, in milliseconds
+    /// since 1970; the one before it is let go.
     ///
     /// # Errors
     /// The supervisor can't take it.
-    pub fn keep_values(&self, volume: &str, values: impl AsFd) -> io::Result<()> {
-        self.tell(Kind::Values, volume, Some(values.as_fd()))
+    pub fn keep_values(&self, volume: &str, values: impl AsFd, at_ms: u64) -> io::Result<()> {
+        let fd = Some(values.as_fd());
+        self.tell_instead(Packet { fd, at_ms, ..Packet::of(Kind::Values, volume) })
+    }
+
+    /// What was left of a volume was found to be good again. Said with the next sign of life: waking the supervisor for
+    /// each of a thousand volumes costs more than a second of their age is worth.
+    pub fn confirm(&self, volume: &str, at_ms: u64) {
+        let Some(link) = &self.0 else { return };
+        let mut confirmed = link.confirmed();
+        match confirmed.get_mut(volume) {
+            Some(known) => *known = at_ms,
+            None => drop(confirmed.insert(volume.to_owned(), at_ms)),
+        }
     }
 
     /// Nothing of this volume is needed any more.
@@ -130,7 +158,7 @@ impl Keeper {
     /// # Errors
     /// The supervisor can't be told.
     pub fn forget(&self, volume: &str) -> io::Result<()> {
-        self.tell(Kind::Forget, volume, None)
+        self.tell_instead(Packet::of(Kind::Forget, volume))
     }
 
     /// Runs `restore`; should the process end meanwhile, the next worker is not given this volume.
@@ -138,30 +166,57 @@ impl Keeper {
     /// # Errors
     /// The supervisor can't be told.
     pub fn while_restoring<T>(&self, volume: &str, restore: impl FnOnce() -> T) -> io::Result<T> {
-        self.tell(Kind::Restoring, volume, None)?;
+        self.tell(Packet::of(Kind::Restoring, volume))?;
         let restored = restore();
-        self.tell(Kind::Restored, volume, None)?;
+        self.tell(Packet::of(Kind::Restored, volume))?;
         Ok(restored)
     }
 
-    /// Says that the worker lives; from the first call on silence is taken for a hang.
+    /// Says that the worker lives, and what was confirmed; from the first call on silence is taken for a hang.
     ///
     /// # Errors
     /// The supervisor can't be told.
     pub fn alive(&self) -> io::Result<()> {
-        self.tell(Kind::Alive, "", None)
+        self.tell(Packet::of(Kind::Alive, ""))?;
+        let Some(link) = &self.0 else { return Ok(()) };
+        // Held meanwhile: what is left of a volume in this moment is said after what was confirmed of it before.
+        let mut confirmed = link.confirmed();
+        while let Some(entry) = confirmed.first_entry() {
+            let packet = Packet { at_ms: *entry.get(), ..Packet::of(Kind::Confirmed, entry.key()) };
+            match send(&link.socket, packet, SendFlags::DONTWAIT) {
+                Ok(()) => drop(entry.remove()),
+                // The rest is said the next time.
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
     }
 
-    fn tell(&self, kind: Kind, key: &str, fd: Option<BorrowedFd<'_>>) -> io::Result<()> {
-        let Some(socket) = &self.0 else { return Ok(()) };
+    /// Says what makes it pointless to confirm what was left before.
+    fn tell_instead(&self, packet: Packet<'_>) -> io::Result<()> {
+        let Some(link) = &self.0 else { return Ok(()) };
+        let mut confirmed = link.confirmed();
+        confirmed.remove(packet.key);
+        self.tell(packet)
+    }
+
+    fn tell(&self, packet: Packet<'_>) -> io::Result<()> {
+        let Some(link) = &self.0 else { return Ok(()) };
         let end = Instant::now() + DEADLINE;
         loop {
-            match send(socket, kind, key, fd, SendFlags::DONTWAIT) {
+            match send(&link.socket, packet, SendFlags::DONTWAIT) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    wait(socket.as_fd(), PollFlags::OUT, end)?;
+                    wait(link.socket.as_fd(), PollFlags::OUT, end)?;
                 }
                 done => return done,
             }
         }
+    }
+}
+
+impl Link {
+    fn confirmed(&self) -> MutexGuard<'_, BTreeMap<String, u64>> {
+        self.confirmed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

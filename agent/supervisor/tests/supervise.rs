@@ -109,7 +109,7 @@ fn supervisor_part() {
 
 fn the_next_worker_has_what_the_last_one_kept() {
     let run = Run::of("keep-and-die tell");
-    assert_eq!(run.says(), "32 csi-1=Some(\"fd\")/Some(\"new\")");
+    assert_eq!(run.says(), "32 csi-1=Some(\"fd\")/Some(\"new\")@3");
 }
 
 fn more_than_fits_into_the_socket_is_kept_too() {
@@ -117,11 +117,19 @@ fn more_than_fits_into_the_socket_is_kept_too() {
     assert_eq!(run.says(), "600");
 }
 
+fn when_values_were_found_to_be_good_is_kept_until_others_are_left() {
+    let kept = "32 csi-1=None/Some(\"\")@5 csi-2=None/Some(\"\")@6";
+    assert_eq!(Run::of("confirm-and-die tell").says(), kept);
+    assert_eq!(Run::of("confirm-and-die die tell").says(), kept);
+    let run = Run::of("confirm-and-die leave-anew-and-die tell");
+    assert_eq!(run.says(), kept.replace("@5", "@7"));
+}
+
 fn a_volume_that_ends_its_worker_is_given_up_and_no_other() {
     let run = Run::of("keep-and-die die-restoring tell");
     assert_eq!(run.says(), "32 ");
     let run = Run::of("keep-and-die restore-and-die tell");
-    assert_eq!(run.says(), "32 csi-1=Some(\"fd\")/Some(\"new\")");
+    assert_eq!(run.says(), "32 csi-1=Some(\"fd\")/Some(\"new\")@3");
 }
 
 fn a_hung_worker_is_replaced() {
@@ -189,7 +197,7 @@ fn a_signal_between_two_workers_is_for_a_last_one_that_gives_up_what_is_kept() {
         std::thread::yield_now();
     }
     run.signal(rustix::process::Signal::TERM);
-    assert_eq!(run.says(), "gives up csi-1=Some(\"fd\")/Some(\"new\")");
+    assert_eq!(run.says(), "gives up csi-1=Some(\"fd\")/Some(\"new\")@3");
     assert_eq!((run.end().code(), run.starts()), (Some(0), 6));
 }
 
@@ -198,7 +206,7 @@ fn a_worker_that_dies_of_something_else_when_it_is_told_to_end_is_followed_by_a_
     run.says();
     // This worker has no handler, and dies of it.
     run.signal(rustix::process::Signal::TERM);
-    assert_eq!(run.says(), "gives up csi-1=Some(\"fd\")/Some(\"new\")");
+    assert_eq!(run.says(), "gives up csi-1=Some(\"fd\")/Some(\"new\")@3");
     assert_eq!(run.end().code(), Some(0));
 }
 
@@ -228,7 +236,7 @@ fn main() {
 )]
 fn run_all() {
     let wanted = std::env::args().skip(1).find(|argument| !argument.starts_with('-'));
-    let tests: [(&str, fn()); 14] = [
+    let tests: [(&str, fn()); 15] = [
         (
             stringify!(the_next_worker_has_what_the_last_one_kept),
             the_next_worker_has_what_the_last_one_kept,
@@ -236,6 +244,10 @@ fn run_all() {
         (
             stringify!(more_than_fits_into_the_socket_is_kept_too),
             more_than_fits_into_the_socket_is_kept_too,
+        ),
+        (
+            stringify!(when_values_were_found_to_be_good_is_kept_until_others_are_left),
+            when_values_were_found_to_be_good_is_kept_until_others_are_left,
         ),
         (
             stringify!(a_volume_that_ends_its_worker_is_given_up_and_no_other),

@@ -24,6 +24,7 @@ mod resolve;
 mod restore;
 mod settings;
 mod showing;
+mod status;
 mod turn;
 mod turning;
 mod wipe;

@@ -94,8 +94,10 @@ fn has_value(worker: u32, supervisor: u32, is_seen: bool) -> std::io::Result<boo
             + in_memory(supervisor, CANARY.as_bytes())?
             > 0);
     }
-    let sizes = [secret_mappings(worker)?, secret_files(worker)?, secret_files(supervisor)?];
-    Ok(sizes.concat().iter().any(|bytes| *bytes >= LARGE))
+    let files = [secret_files(worker)?, secret_files(supervisor)?];
+    let mut sizes = secret_mappings(worker)?;
+    sizes.extend(files.iter().flat_map(|files| files.values()));
+    Ok(sizes.iter().any(|bytes| *bytes >= LARGE))
 }
 
 async fn lost_within_an_interval_and_a_second(

@@ -1,9 +1,9 @@
 //! What is kept for the next worker.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 
-use crate::message::Kind;
+use crate::message::{Kind, Packet};
 
 /// By volume.
 #[derive(Default)]
@@ -13,6 +13,8 @@ pub(super) struct Keep(BTreeMap<String, Volume>);
 struct Volume {
     connection: Option<OwnedFd>,
     values: Option<OwnedFd>,
+    /// When they were found to be good, in milliseconds since 1970.
+    confirmed_ms: u64,
 }
 
 /// Something to be said to a new worker.
@@ -30,8 +32,16 @@ impl Keep {
         self.0.entry(key).or_default().connection = Some(fd);
     }
 
-    pub(super) fn values(&mut self, key: String, fd: OwnedFd) {
-        self.0.entry(key).or_default().values = Some(fd);
+    pub(super) fn values(&mut self, key: String, fd: OwnedFd, confirmed_ms: u64) {
+        let volume = self.0.entry(key).or_default();
+        (volume.values, volume.confirmed_ms) = (Some(fd), confirmed_ms);
+    }
+
+    /// What is not kept can't be confirmed.
+    pub(super) fn confirmed(&mut self, key: &str, at_ms: u64) {
+        if let Some(volume) = self.0.get_mut(key) {
+            volume.confirmed_ms = at_ms;
+        }
     }
 
     pub(super) fn forget(&mut self, key: &str) {
@@ -51,13 +61,18 @@ impl Keep {
 }
 
 impl Offer {
-    /// Its fd, unless it was let go meanwhile.
-    pub(super) fn fd<'a>(&self, keep: &'a Keep) -> Option<BorrowedFd<'a>> {
-        let volume = keep.0.get(&self.key)?;
-        match self.kind {
-            Kind::Connection => volume.connection.as_ref().map(AsFd::as_fd),
-            Kind::Values => volume.values.as_ref().map(AsFd::as_fd),
-            Kind::Forget | Kind::Restoring | Kind::Restored | Kind::Alive | Kind::Last => None,
-        }
+    /// What is said, unless it was let go meanwhile.
+    pub(super) fn packet<'a>(&'a self, keep: &'a Keep) -> Option<Packet<'a>> {
+        let packet = Packet::of(self.kind, &self.key);
+        let volume = || keep.0.get(&self.key);
+        let (fd, at_ms) = match self.kind {
+            Kind::Connection => (volume()?.connection.as_ref()?, 0),
+            Kind::Values => (volume()?.values.as_ref()?, volume()?.confirmed_ms),
+            Kind::Last => return Some(packet),
+            Kind::Forget | Kind::Restoring | Kind::Restored | Kind::Alive | Kind::Confirmed => {
+                return None;
+            }
+        };
+        Some(Packet { fd: Some(fd.as_fd()), at_ms, ..packet })
     }
 }

@@ -80,7 +80,10 @@ pub(crate) fn worker_part() {
     let kept: Vec<String> = taken
         .kept
         .into_iter()
-        .map(|(key, kept)| format!("{key}={:?}/{:?}", text(kept.connection), text(kept.values)))
+        .map(|(key, kept)| {
+            let (connection, values) = (text(kept.connection), text(kept.values));
+            format!("{key}={connection:?}/{values:?}@{}", kept.confirmed_ms)
+        })
         .collect();
     let keeper = taken.keeper;
     match word {
@@ -91,10 +94,10 @@ pub(crate) fn worker_part() {
             values.write_all(b"old").unwrap();
             keeper.keep_connection("csi-1", file.as_fd()).unwrap();
             keeper.keep_connection("csi-2", file.as_fd()).unwrap();
-            keeper.keep_values("csi-1", values.as_fd()).unwrap();
+            keeper.keep_values("csi-1", values.as_fd(), 3).unwrap();
             let mut values = tempfile::tempfile().unwrap();
             values.write_all(b"new").unwrap();
-            keeper.keep_values("csi-1", values.as_fd()).unwrap();
+            keeper.keep_values("csi-1", values.as_fd(), 3).unwrap();
             keeper.forget("csi-2").unwrap();
             kill_self()
         }
@@ -102,8 +105,28 @@ pub(crate) fn worker_part() {
             let file = tempfile::tempfile().unwrap();
             for number in 0..600 {
                 keeper.keep_connection(&format!("csi-{number}"), file.as_fd()).unwrap();
-                keeper.keep_values(&format!("csi-{number}"), file.as_fd()).unwrap();
+                keeper.keep_values(&format!("csi-{number}"), file.as_fd(), 3).unwrap();
             }
+            kill_self()
+        }
+        // Of three that are kept the second has other values since, and the third is let go.
+        "confirm-and-die" => {
+            let file = tempfile::tempfile().unwrap();
+            for volume in ["csi-1", "csi-2", "csi-3"] {
+                keeper.keep_values(volume, file.as_fd(), 3).unwrap();
+                keeper.confirm(volume, 4);
+                keeper.confirm(volume, 5);
+            }
+            keeper.keep_values("csi-2", file.as_fd(), 6).unwrap();
+            keeper.forget("csi-3").unwrap();
+            keeper.alive().unwrap();
+            kill_self()
+        }
+        // What it would have said with its next sign of life is lost.
+        "leave-anew-and-die" => {
+            let file = tempfile::tempfile().unwrap();
+            keeper.keep_values("csi-1", file.as_fd(), 7).unwrap();
+            keeper.confirm("csi-1", 8);
             kill_self()
         }
         "die-restoring" => keeper.while_restoring("csi-1", || kill_self()).unwrap(),

@@ -4,6 +4,7 @@
 //! turned to before the first step towards it is made. Written by the volume's owner, read by
 //! [`super::restore`]. The messages' own buffers are wiped by the process's allocator.
 
+use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -15,6 +16,7 @@ use sotto_core::snapshot::Snapshot;
 use sotto_fuse::{Layout, Negotiated};
 use sotto_proto::deposit::v1;
 use sotto_store::{Lease, VolumePlan};
+use tokio::time::Instant;
 use zeroize::Zeroizing;
 
 use super::former::Former;
@@ -22,24 +24,51 @@ use super::held::Held;
 use super::request::VolumeSpec;
 use super::wipe::copied;
 
+/// Of what was left last, under a key of its own: it tells that two are the same, and nothing of what they are.
+#[derive(Default)]
+pub(super) struct Fingerprint {
+    key: RandomState,
+    last: Option<u64>,
+}
+
+impl Fingerprint {
+    /// Nothing is left any more.
+    pub(super) fn forget(&mut self) {
+        self.last = None;
+    }
+
+    /// Whether it was another one.
+    fn becomes(&mut self, bytes: &[u8]) -> bool {
+        let now = Some(self.key.hash_one(bytes));
+        std::mem::replace(&mut self.last, now) != now
+    }
+}
+
 /// What there is to be left.
 pub(super) struct Left<'a> {
     pub(super) spec: &'a VolumeSpec,
     pub(super) init: Negotiated,
     pub(super) held: &'a Held,
     pub(super) pod_token: Option<&'a SecretString>,
+    /// The same moment by two clocks: a time that is told by both is the same each time.
     pub(super) now: SystemTime,
+    pub(super) at: Instant,
 }
 
 impl Left<'_> {
-    /// The message.
-    pub(super) fn encode(&self) -> Zeroizing<Vec<u8>> {
+    /// The message, unless it is the one that was left before.
+    pub(super) fn encode_unless(&self, before: &mut Fingerprint) -> Option<Zeroizing<Vec<u8>>> {
         let message = self.message();
         // Of its final size at once: nothing is left where it was smaller.
         let mut bytes = Zeroizing::new(Vec::with_capacity(message.encoded_len()));
         // A vector grows.
         let _ = message.encode(&mut *bytes);
-        bytes
+        before.becomes(&bytes).then_some(bytes)
+    }
+
+    /// When the values were found to be good, in milliseconds since 1970.
+    pub(super) fn confirmed_ms(&self) -> u64 {
+        since_epoch(self.now.checked_sub(self.held.turning.age()).unwrap_or(UNIX_EPOCH))
     }
 
     fn message(&self) -> v1::Volume {
@@ -51,7 +80,6 @@ impl Left<'_> {
         let mut older = held.tree.snapshots();
         older.retain(|snapshot| !is_staged(snapshot));
         let turning = &held.turning;
-        let confirmed = self.now.checked_sub(turning.age()).unwrap_or(UNIX_EPOCH);
         v1::Volume {
             volume_id: spec.volume.as_str().to_owned(),
             spec: Some(spec_message(spec)),
@@ -61,7 +89,6 @@ impl Left<'_> {
             hidden: held.hidden.iter().map(|generation| generation.get()).collect(),
             refused: turning.refused().map(|index| path(&held.plan, index)).collect(),
             closed: turning.is_closed(),
-            confirmed_ms: since_epoch(confirmed),
             last_generation: turning.last_generation().get(),
             pod_token: self.pod_token.map(|token| token.expose().to_owned()).unwrap_or_default(),
             session: held.session.carry().to_vec(),
@@ -70,14 +97,14 @@ impl Left<'_> {
             expiring: turning.ending().map(|index| index as u32).collect(),
             followed: held.tree.followed().iter().map(|layout| layout_message(layout)).collect(),
             store: held.plan.store.to_string(),
-            status: held.tree.status().to_vec(),
             settings: held.settings.left().to_vec(),
             former: held.former.iter().map(Former::message).collect(),
         }
     }
 
     fn lease_message(&self, lease: &Lease) -> v1::Lease {
-        let since = self.now.checked_sub(lease.life.since.elapsed()).unwrap_or(UNIX_EPOCH);
+        let age = self.at.saturating_duration_since(lease.life.since);
+        let since = self.now.checked_sub(age).unwrap_or(UNIX_EPOCH);
         v1::Lease {
             id: lease.id.as_ref().map(|id| id.expose().to_owned()).unwrap_or_default(),
             duration_ms: milliseconds(lease.life.duration),
@@ -153,4 +180,19 @@ fn milliseconds(duration: Duration) -> u64 {
 
 fn since_epoch(time: SystemTime) -> u64 {
     milliseconds(time.duration_since(UNIX_EPOCH).unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_fingerprint_tells_what_has_changed_until_it_is_forgotten() {
+        let mut left = Fingerprint::default();
+        assert!(left.becomes(b"one"), "nothing was left");
+        assert!(!left.becomes(b"one"));
+        assert!(left.becomes(b"two") && left.becomes(b"one"));
+        left.forget();
+        assert!(left.becomes(b"one"));
+    }
 }

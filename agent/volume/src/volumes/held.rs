@@ -2,12 +2,10 @@
 
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
-use serde_json::json;
 use sotto_core::class::SecretProviderClass;
-use sotto_core::clock::Clock;
-use sotto_core::rotation::{Freshness, RefreshPolicy};
+use sotto_core::rotation::RefreshPolicy;
 use sotto_core::secret::SecretString;
 use sotto_core::snapshot::{Generation, Snapshot};
 use sotto_fuse::{Server, Tree};
@@ -23,6 +21,7 @@ use super::owner::FailedEdit;
 use super::request::{Shown, Told};
 use super::settings::{Planned, Settings};
 use super::showing::Showing;
+use super::status;
 use super::turn::Turn;
 use super::turning::Turning;
 
@@ -90,7 +89,7 @@ impl Held {
         beginning: Beginning,
         leases: Vec<Lease>,
         policy: RefreshPolicy,
-        clock: &dyn Clock,
+        now: SystemTime,
     ) -> Self {
         let token = session.token_life();
         let Planned { settings, class, plan } = planned;
@@ -141,7 +140,7 @@ impl Held {
             place: None,
             not_fresh: NotFresh::default(),
         };
-        held.show_status(clock);
+        held.show_status(now);
         held
     }
 
@@ -152,7 +151,7 @@ impl Held {
         (tree, staged): (Arc<Tree>, Option<Arc<Snapshot>>),
         policy: RefreshPolicy,
         resumed: Resumed,
-        clock: &dyn Clock,
+        confirmed: SystemTime,
     ) -> Self {
         let Planned { settings, class, plan } = planned;
         let old = resumed.old.iter().map(|generation| (Instant::now() + GRACE, *generation));
@@ -181,7 +180,7 @@ impl Held {
             place: None,
             not_fresh: NotFresh::default(),
         };
-        held.show_status(clock);
+        held.show_status(confirmed);
         held
     }
 
@@ -251,21 +250,8 @@ impl Held {
     }
 
     /// Renews what `..sotto/status.json` shows.
-    pub(super) fn show_status(&self, clock: &dyn Clock) {
-        let (snapshot, now) = (self.tree.current(), clock.now());
-        let state = match self.turning.freshness() {
-            Freshness::Fresh => "fresh",
-            Freshness::Stale => "stale",
-            Freshness::Closed => "closed",
-        };
-        let mut status = json!({
-            "state": state,
-            "generation": snapshot.generation().get(),
-            "fetched": humantime::format_rfc3339_millis(snapshot.created()).to_string(),
-            "checked": humantime::format_rfc3339_millis(now).to_string(),
-        })
-        .to_string();
-        status.push('\n');
-        self.tree.set_status(status.into_bytes(), now);
+    pub(super) fn show_status(&self, checked: SystemTime) {
+        let text = status::text(self.turning.freshness(), &self.tree.current(), checked);
+        self.tree.set_status(text, checked);
     }
 }

@@ -37,6 +37,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::Shared;
 use super::demand::Refreshed;
+use super::deposit::Fingerprint;
 use super::error::VolumeError;
 use super::held::Held;
 use super::leasing::Prolonged;
@@ -143,6 +144,8 @@ struct Owner {
     pod_token: PodToken,
     /// Of the connection that is served.
     init: Option<Negotiated>,
+    /// Of what the supervisor was left.
+    left_last: Fingerprint,
 }
 
 /// Asks the volume's owner to prepare it, or starts one. A `reply` that is dropped unanswered says that the
@@ -194,6 +197,7 @@ impl Owner {
             state: State::Preparing { waiting: vec![reply] },
             pod_token: PodToken::None,
             init: None,
+            left_last: Fingerprint::default(),
         }
     }
 

@@ -70,10 +70,10 @@ impl Preparation {
         self.audit.decided(AuditAction::Fetch, fetched.as_ref().err().map(ToString::to_string));
         match fetched {
             Ok((plan, beginning, leases)) => {
-                let clock = &*self.shared.services.clock;
+                let now = self.shared.services.clock.now();
                 let policy = settings.policy(&self.spec);
                 let planned = Planned { settings, class, plan };
-                let held = Held::new(planned, session, beginning, leases, policy, clock);
+                let held = Held::new(planned, session, beginning, leases, policy, now);
                 Outcome { result: Ok(held), orphan: None }
             }
             Err(error) => Outcome { result: Err(error), orphan: Some(session) },

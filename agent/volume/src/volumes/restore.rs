@@ -120,14 +120,14 @@ fn held(
     token: &SecretString,
     settings: &[Arc<Settings>],
 ) -> Result<(Held, Option<Turn>), RestoreError> {
-    let serving::Volume { left, spec, tree, old, turning, .. } = served;
+    let serving::Volume { left, confirmed_ms, spec, tree, old, turning, .. } = served;
     let planned = planned(shared, spec, left)?;
     let Planned { settings: own, plan, .. } = &planned;
     let store = own.stores.get(&plan.store).ok_or(RestoreError::Class)?;
     let session = store.resume(plan, token, &left.session).ok_or(RestoreError::Session)?;
     let former = formers(left, spec, token, settings);
     let resumed = Resumed {
-        age: age_of(left.confirmed_ms),
+        age: age_of(*confirmed_ms),
         last: Generation::new(left.last_generation).ok_or(RestoreError::Wrong("generation"))?,
         refused: places(plan, &left.refused),
         is_closed: left.closed,
@@ -137,7 +137,6 @@ fn held(
         hidden: left.hidden.iter().filter_map(|number| Generation::new(*number)).collect(),
     };
     let policy = own.policy(spec);
-    let clock = &*shared.services.clock;
     let again = turning.as_ref().map(|(current, before)| Turn {
         next: Some(Arc::clone(current)),
         again_from: Some(Arc::clone(before)),
@@ -150,7 +149,7 @@ fn held(
         (Arc::clone(tree), staged),
         policy,
         resumed,
-        clock,
+        time(*confirmed_ms),
     );
     Ok((held, again))
 }
@@ -220,6 +219,9 @@ fn lease(left: &v1::Lease) -> Lease {
 
 /// A clock that was set back meanwhile: as young as it can be.
 fn age_of(milliseconds: u64) -> Duration {
-    let then = UNIX_EPOCH.checked_add(Duration::from_millis(milliseconds));
-    then.and_then(|then| SystemTime::now().duration_since(then).ok()).unwrap_or_default()
+    SystemTime::now().duration_since(time(milliseconds)).unwrap_or_default()
+}
+
+fn time(milliseconds: u64) -> SystemTime {
+    UNIX_EPOCH.checked_add(Duration::from_millis(milliseconds)).unwrap_or(UNIX_EPOCH)
 }

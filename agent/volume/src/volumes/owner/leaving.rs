@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::super::Shared;
-use super::super::deposit::Left;
+use super::super::deposit::{Fingerprint, Left};
 use super::super::held::Held;
 use super::super::registry::{Letter, Registered};
 use super::super::request::VolumeSpec;
@@ -62,6 +62,7 @@ impl Restored {
             state: State::Serving { held: Box::new(held) },
             pod_token: PodToken::Verified(token),
             init: Some(init),
+            left_last: Fingerprint::default(),
         };
         owner.part();
         shared.services.drain.spawn(owner.run());
@@ -79,8 +80,9 @@ impl Owner {
         }
     }
 
-    /// Leaves everything else; after each change of it, and before the first step of a turn.
-    pub(super) fn leave_values(&self) {
+    /// Leaves everything else, if it has changed, and when it was found to be good; after whatever may have changed it,
+    /// and before the first step of a turn.
+    pub(super) fn leave_values(&mut self) {
         let (keeper, volume) = (&self.shared.services.keeper, self.spec.volume.as_str());
         let (State::Serving { held }, Some(init)) = (&self.state, self.init) else { return };
         if !keeper.is_kept() {
@@ -92,14 +94,20 @@ impl Owner {
             held,
             pod_token: self.pod_token.verified(),
             now: self.shared.services.clock.now(),
+            at: Instant::now(),
         };
-        match handover::deposit(&left.encode()) {
-            Ok(values) => self.note(keeper.keep_values(volume, values).err()),
-            Err(error) => {
-                // An old deposit would bring old values back.
-                self.note(Some(error));
-                self.note(keeper.forget(volume).err());
-            }
+        let confirmed_ms = left.confirmed_ms();
+        let Some(message) = left.encode_unless(&mut self.left_last) else {
+            return keeper.confirm(volume, confirmed_ms);
+        };
+        let kept = handover::deposit(&message)
+            .and_then(|values| keeper.keep_values(volume, values, confirmed_ms));
+        if let Err(error) = kept {
+            // An old deposit would bring old values back.
+            let forgotten = keeper.forget(volume);
+            self.left_last.forget();
+            self.note(Some(error));
+            self.note(forgotten.err());
         }
     }
 

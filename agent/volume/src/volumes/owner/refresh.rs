@@ -71,7 +71,7 @@ impl Owner {
         let consequence = held.turning.pass();
         if consequence.became.is_some() || consequence.close {
             held.not_fresh.follow(&self.shared.services.metrics, held.turning.freshness());
-            held.show_status(&*self.shared.services.clock);
+            held.show_status(self.shared.services.clock.now());
             report::aged(&self.shared, &self.spec, &consequence);
         }
         if !consequence.is_nothing() {
@@ -121,7 +121,7 @@ impl Owner {
         if let Some(wait) = wait {
             held.turning.wait(wait);
         }
-        held.show_status(&*self.shared.services.clock);
+        held.show_status(self.shared.services.clock.now());
         report::aged(&self.shared, &self.spec, &consequence);
         self.refreshed(was_asked, &consequence);
         if !consequence.is_nothing() {
@@ -239,7 +239,7 @@ impl Owner {
                 held.pending = Some((Instant::now() + pause, turn));
             }
         }
-        held.show_status(&*self.shared.services.clock);
+        held.show_status(self.shared.services.clock.now());
         self.part();
     }
 

@@ -6,12 +6,13 @@
 use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, UNIX_EPOCH};
 
 use prost::Message;
 use sotto_core::identity::{ClassName, StoreName, VolumeId};
 use sotto_core::limits::Limits;
 use sotto_core::names::ObjectPath;
+use sotto_core::rotation::Freshness;
 use sotto_core::secret::SecretBytes;
 use sotto_core::snapshot::{
     FileMode, Generation, Object, SecretMemorySource, Snapshot, SnapshotBuilder,
@@ -24,6 +25,7 @@ use sotto_supervisor::{Keeper, Kept};
 
 use super::super::owner;
 use super::super::request::{self, VolumeSpec};
+use super::super::status;
 use super::RestoreError;
 use crate::audit::{AuditLog, VolumeAudit};
 
@@ -43,6 +45,7 @@ pub struct ServedOn(pub(super) Vec<(String, Volume)>);
 pub(super) struct Volume {
     /// Without the values.
     pub(super) left: v1::Volume,
+    pub(super) confirmed_ms: u64,
     pub(super) spec: Arc<VolumeSpec>,
     pub(super) init: Negotiated,
     pub(super) tree: Arc<Tree>,
@@ -111,10 +114,13 @@ fn begin(
     let before = left.staged.as_ref().and_then(|_| generations.last().cloned());
     let old = generations.iter().map(|snapshot| snapshot.generation()).collect();
     let tree = Arc::new(tree(&left, Arc::clone(&current), generations, before.as_ref())?);
+    let freshness = if left.closed { Freshness::Closed } else { Freshness::Fresh };
+    let confirmed = super::time(kept.confirmed_ms);
+    tree.set_status(status::text(freshness, &current, confirmed), confirmed);
     (left.generations, left.staged) = (Vec::new(), None);
     let turning = before.map(|before| (current, before));
     let server = serve(audit, &spec, &left, &tree, connection, &init)?;
-    Ok(Volume { left, spec, init, tree, old, turning, server })
+    Ok(Volume { left, confirmed_ms: kept.confirmed_ms, spec, init, tree, old, turning, server })
 }
 
 fn tree(
@@ -137,7 +143,6 @@ fn tree(
     if left.closed {
         tree.close();
     }
-    tree.set_status(left.status.clone(), SystemTime::now());
     Ok(tree)
 }
 
