@@ -43,6 +43,21 @@ async fn another_mode_alone_is_followed() -> anyhow::Result<()> {
     scene.stop(&pod).await
 }
 
+/// Not at the next refresh, which is minutes away.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_asks_for_a_refresh_is_told_once_the_edit_is_followed() -> anyhow::Result<()> {
+    let scene = Scene::embedded().await?;
+    scene.write("payments/checkout/db", json!({"password": "p-1", "user": "u-1"})).await?;
+    scene.class("db", PASSWORD)?;
+    let pod = scene.pod("checkout-0", "checkout", "db");
+    let target = scene.publish(&pod).await?;
+    scene.class("db", &format!("{PASSWORD}{USER}"))?;
+    let (is_good, lines) = scene.node().refresh(&pod).await?;
+    assert!(is_good && lines[1].ends_with(" changed"), "{lines:?}");
+    assert_eq!(read(target.join("user")).await?, "u-1");
+    scene.stop(&pod).await
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn objects_that_come_and_go_are_followed_and_open_files_stay() -> anyhow::Result<()> {
     use std::io::Read;

@@ -22,6 +22,7 @@ use sotto_store::{Lease, StoreSession, VolumePlan};
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
+use super::super::demand::Refreshed;
 use super::super::error::VolumeError;
 use super::super::gate::Gate;
 use super::super::prepare::fetched_objects;
@@ -218,6 +219,9 @@ impl Owner {
         }
         self.audit.set_store(&held.plan.store);
         tracing::info!(volume = %self.spec.volume, "{what}: the volume turns to what it says now");
+        // Whoever asked for a refresh has its answer once the turn is made.
+        held.demand.begin();
+        held.demand.ended(Refreshed::Changed, false);
         // With the turn's beginning both logins are left to the next worker; with its end the former one is revoked.
         self.turn(Turn { next: Some(next), heal: refused, open: true, ..Turn::default() });
     }
