@@ -12,6 +12,7 @@ use std::io::{self, Read};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Instant;
 
 use sotto_core::class::SecretProviderClass;
 use sotto_core::identity::{ClassName, Namespace};
@@ -41,7 +42,13 @@ impl fmt::Display for ManifestFault {
 /// A directory of manifests.
 pub struct ClassDirectory {
     directory: PathBuf,
-    known: Mutex<Option<Arc<Known>>>,
+    last: Mutex<Option<Look>>,
+}
+
+/// One look at the files.
+struct Look {
+    began: Instant,
+    known: Arc<Known>,
 }
 
 type Key = (Namespace, ClassName);
@@ -71,7 +78,7 @@ impl ClassDirectory {
     /// Reads `directory` at the first look-up.
     #[must_use]
     pub fn new(directory: PathBuf) -> Self {
-        Self { directory, known: Mutex::new(None) }
+        Self { directory, last: Mutex::new(None) }
     }
 
     /// Reads the directory. Returns how many classes can be used, and what is wrong.
@@ -85,24 +92,34 @@ impl ClassDirectory {
     }
 
     async fn current(&self) -> Result<Arc<Known>, ClassError> {
-        let mut known = self.known.lock().await;
-        let (directory, before) = (self.directory.clone(), known.clone());
-        let read = tokio::task::spawn_blocking(move || read_if_changed(&directory, before));
+        let asked = Instant::now();
+        let mut last = self.last.lock().await;
+        // One look does for all who asked before it began: volumes come several at a time.
+        if let Some(look) = last.as_ref().filter(|look| look.began > asked) {
+            return Ok(Arc::clone(&look.known));
+        }
+        let before = last.as_ref().map(|look| Arc::clone(&look.known));
+        let directory = self.directory.clone();
+        let read = tokio::task::spawn_blocking(move || {
+            let began = Instant::now();
+            read_if_changed(&directory, before).map(|known| Look { began, known })
+        });
         let unavailable = |reason: String| ClassError::Unavailable {
             reason: format!("{}: {reason}", self.directory.display()),
         };
-        let current = match read.await {
-            Ok(Ok(current)) => current,
+        let look = match read.await {
+            Ok(Ok(look)) => look,
             Ok(Err(error)) => return Err(unavailable(error.to_string())),
             Err(error) => return Err(unavailable(error.to_string())),
         };
-        if known.as_ref().is_none_or(|before| !Arc::ptr_eq(before, &current)) {
+        let current = Arc::clone(&look.known);
+        if last.as_ref().is_none_or(|before| !Arc::ptr_eq(&before.known, &current)) {
             for fault in &current.faults {
                 tracing::warn!(%fault, "a manifest can't be used");
             }
             tracing::info!(classes = current.classes.len(), "SecretProviderClasses were read");
         }
-        *known = Some(Arc::clone(&current));
+        *last = Some(look);
         Ok(current)
     }
 

@@ -69,6 +69,24 @@ async fn files_that_did_not_change_are_not_read_again() {
 }
 
 #[tokio::test]
+async fn one_look_does_for_those_who_asked_before_it_and_for_nobody_after() {
+    let fixture = fixture();
+    fixture.write("a.yaml", &manifest("payments", "a", ""));
+    let began = async || fixture.classes.last.lock().await.as_ref().map(|look| look.began);
+    fixture.look_up("a").await.unwrap();
+    let first = began().await;
+    // Two ask while nobody can look; between them somebody sees what the first of them left.
+    let looking = fixture.classes.last.lock().await;
+    let (one, between, two, ()) =
+        tokio::join!(fixture.look_up("a"), began(), fixture.look_up("a"), async { drop(looking) });
+    assert!(one.is_ok() && two.is_ok());
+    assert!(between > first, "not with the look that was before they asked");
+    assert_eq!(began().await, between, "there was one look");
+    fixture.look_up("a").await.unwrap();
+    assert!(began().await > between);
+}
+
+#[tokio::test]
 async fn a_class_of_another_namespace_is_unknown() {
     let fixture = fixture();
     fixture.write("a.yaml", &manifest("shop", "a", ""));
