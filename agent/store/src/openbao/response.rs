@@ -4,6 +4,7 @@
 //! value that an object asks for is copied, into wiped memory of its own.
 
 use std::borrow::Cow;
+use std::cell::OnceCell;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -29,6 +30,9 @@ pub(super) struct Response<'a> {
     data: Option<&'a RawValue>,
     #[serde(borrow, default)]
     warnings: Option<&'a RawValue>,
+    /// The members of `data`, once somebody asks for one.
+    #[serde(skip)]
+    members: OnceCell<Option<Map<'a>>>,
 }
 
 /// A KV version 2 engine's account of a version.
@@ -71,8 +75,7 @@ impl<'a> Response<'a> {
 
     /// When what was made ends, in seconds since 1970, where the answer says so: a certificate's.
     pub(super) fn expiration(&self) -> Option<u64> {
-        let data = parse_map(self.data?)?;
-        serde_json::from_str(data.get("expiration")?.get()).ok()
+        serde_json::from_str(self.members()?.get("expiration")?.get()).ok()
     }
 
     /// The store's version of what was read; `None` where it keeps none.
@@ -98,8 +101,7 @@ impl<'a> Response<'a> {
 
     /// Whether a KV version 2 engine answers with a version that has no data any more.
     pub(super) fn is_absent(&self) -> bool {
-        let data = self.data.and_then(parse_map);
-        let inner = data.as_ref().and_then(|data| data.get("data"));
+        let inner = self.members().and_then(|members| members.get("data"));
         inner.is_some_and(|inner| inner.get() == "null") && self.kv_metadata().is_some()
     }
 
@@ -107,17 +109,21 @@ impl<'a> Response<'a> {
     pub(super) fn pick(&self, pick: &Pick) -> Result<SecretBytes, PickError> {
         let Some(data) = self.data else { return Err(PickError::NoData) };
         let Some(key) = &pick.key else { return Ok(self.whole(data)) };
-        let outer = parse_map(data).ok_or(PickError::NoSuchKey)?;
+        let outer = self.members().ok_or(PickError::NoSuchKey)?;
         let inner = outer.get("data").and_then(|inner| parse_map(inner));
-        let map = inner.as_ref().unwrap_or(&outer);
+        let map = inner.as_ref().unwrap_or(outer);
         let value = map.get(key.as_str()).ok_or(PickError::NoSuchKey)?;
         decode(plain(value), pick.encoding)
     }
 
     fn kv_metadata(&self) -> Option<KvMetadata> {
-        let data = parse_map(self.data?)?;
-        data.get("data")?;
-        serde_json::from_str(data.get("metadata")?.get()).ok()
+        let members = self.members()?;
+        members.get("data")?;
+        serde_json::from_str(members.get("metadata")?.get()).ok()
+    }
+
+    fn members(&self) -> Option<&Map<'a>> {
+        self.members.get_or_init(|| self.data.and_then(parse_map)).as_ref()
     }
 
     /// The whole response with the fields that Vault's clients write. The id of the request is left

@@ -44,8 +44,10 @@ impl Owner {
             return self.fetched(&asked, attempt);
         }
         held.is_busy = true;
-        let (session, plan) = (Arc::clone(&held.session), held.plan.only(&asked));
-        let shared = Arc::clone(&self.shared);
+        let is_whole = asked.len() == held.plan.objects.len();
+        let whole = is_whole.then(|| Arc::clone(&held.plan));
+        let plan = whole.unwrap_or_else(|| Arc::new(held.plan.only(&asked)));
+        let (session, shared) = (Arc::clone(&held.session), Arc::clone(&self.shared));
         self.work.push(Box::pin(async move {
             let before = session.token_life().since;
             let fetched = async {
