@@ -51,10 +51,18 @@ async fn who_asks_for_a_refresh_is_told_once_the_edit_is_followed() -> anyhow::R
     scene.class("db", PASSWORD)?;
     let pod = scene.pod("checkout-0", "checkout", "db");
     let target = scene.publish(&pod).await?;
-    scene.class("db", &format!("{PASSWORD}{USER}"))?;
+    let edits =
+        [format!("{PASSWORD}{USER}"), format!("{USER}{}", PASSWORD.replace(": password,", ": p,"))];
+    for (edit, name) in edits.iter().zip(["user", "p"]) {
+        scene.class("db", edit)?;
+        let (is_good, lines) = scene.node().refresh(&pod).await?;
+        assert!(is_good && lines[1].ends_with(" changed"), "{lines:?}");
+        assert!(target.join(name).exists(), "it is there when that is said");
+    }
+    scene.class("db", &USER.replace("/db,", "/nowhere,"))?;
     let (is_good, lines) = scene.node().refresh(&pod).await?;
-    assert!(is_good && lines[1].ends_with(" changed"), "{lines:?}");
-    assert_eq!(read(target.join("user")).await?, "u-1");
+    assert!(!is_good && lines[1].ends_with(" unservable"), "{lines:?}");
+    assert_eq!(read(target.join("p")).await?, "p-1", "it goes on as it was");
     scene.stop(&pod).await
 }
 

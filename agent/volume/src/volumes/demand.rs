@@ -29,6 +29,9 @@ pub enum Refreshed {
     Refused,
     /// The store did not answer, or was not asked since it can't answer: the last good values stay.
     Outage,
+    /// New values, or what an edited class says, can't be served: the volume goes on as it was. Its event or the log says
+    /// why.
+    Unservable,
     /// The volume is being prepared, or nobody has it mounted.
     NotServed,
     /// The volume ended meanwhile.
@@ -61,6 +64,7 @@ impl Refreshed {
             Self::Changed => "changed",
             Self::Refused => "refused",
             Self::Outage => "outage",
+            Self::Unservable => "unservable",
             Self::NotServed => "not served",
             Self::Ended => "ended",
             Self::Late => "no answer in time",
@@ -137,6 +141,11 @@ impl Demand {
     pub(super) fn begin(&mut self) {
         self.under_way.append(&mut self.waiting);
         self.result = None;
+    }
+
+    /// Whoever asks for another attempt hears of the one that has begun: there will be no other.
+    pub(super) fn share(&mut self) {
+        self.under_way.append(&mut self.waiting);
     }
 
     /// It came to this; `is_shown`: there is nothing to be turned to.

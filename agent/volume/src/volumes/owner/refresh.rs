@@ -9,6 +9,7 @@ use sotto_core::limits::Limits;
 use sotto_core::snapshot::{Generation, Object, Snapshot, SnapshotBuilder, SnapshotError};
 use tokio::time::Instant;
 
+use super::super::demand::Refreshed;
 use super::super::held::{GRACE, Held};
 use super::super::report;
 use super::super::showing::Showing;
@@ -165,6 +166,7 @@ impl Owner {
                     tracing::warn!(volume = %self.spec.volume, %error, "new values can't be served");
                     if let State::Serving { held } = &mut self.state {
                         held.turning.owe(&consequence);
+                        held.demand.ended(Refreshed::Unservable, false);
                     }
                 }
             }

@@ -153,6 +153,7 @@ impl Owner {
         let State::Serving { held } = &mut self.state else { return };
         held.is_busy = true;
         held.failed_edit = Some(FailedEdit::after(held.failed_edit.take(), &class, &settings));
+        held.demand.begin();
         let (shared, spec) = (Arc::clone(&self.shared), Arc::clone(&self.spec));
         let old = Old {
             settings: Arc::clone(&held.settings),
@@ -191,9 +192,7 @@ impl Owner {
         let what = if is_same { SETTINGS_CHANGED } else { CLASS_EDITED };
         let Replanned { planned, session, objects, leases } = match replanned {
             Ok(replanned) => replanned,
-            Err(error) => {
-                return report::class_edit_failed(&self.shared, &self.spec, what, &error);
-            }
+            Err(error) => return self.edit_failed(what, &error),
         };
         let refused: Vec<ObjectPath> = held.turning.refused_paths(&held.plan);
         let next = match self.build(objects, planned.settings.limits) {
@@ -202,7 +201,7 @@ impl Owner {
                 if let Some(orphan) = session {
                     revoke_later(&self.shared, orphan);
                 }
-                return report::class_edit_failed(&self.shared, &self.spec, what, &error.into());
+                return self.edit_failed(what, &error.into());
             }
         };
         let State::Serving { held } = &mut self.state else { return };
@@ -213,17 +212,27 @@ impl Owner {
         held.failed_edit = None;
         let token = held.session.token_life();
         held.begin_anew(Turning::new(policy, &held.plan, leases, next.generation(), token));
+        // It may have been edited again.
+        held.has_class_seen = false;
+        held.demand.ended(Refreshed::Changed, false);
+        if held.demand.is_wanted() && !held.turning.refresh_now() {
+            held.demand.share();
+        }
         if let Some(token) = self.pod_token.verified() {
             // A fresher one may have come meanwhile.
             held.session.renew_identity(token);
         }
         self.audit.set_store(&held.plan.store);
         tracing::info!(volume = %self.spec.volume, "{what}: the volume turns to what it says now");
-        // Whoever asked for a refresh has its answer once the turn is made.
-        held.demand.begin();
-        held.demand.ended(Refreshed::Changed, false);
         // With the turn's beginning both logins are left to the next worker; with its end the former one is revoked.
         self.turn(Turn { next: Some(next), heal: refused, open: true, ..Turn::default() });
+    }
+
+    fn edit_failed(&mut self, what: &str, error: &VolumeError) {
+        if let State::Serving { held } = &mut self.state {
+            held.demand.ended(Refreshed::Unservable, true);
+        }
+        report::class_edit_failed(&self.shared, &self.spec, what, error);
     }
 }
 
