@@ -197,7 +197,7 @@ async fn how_old_the_values_are_outlives_the_worker() -> anyhow::Result<()> {
     attributes.insert("sotto.dev/refresh".to_owned(), "1s".to_owned());
     attributes.insert("sotto.dev/max-stale".to_owned(), format!("{}s", MAX_STALE.as_secs()));
     let target = scene.publish(&pod).await?;
-    let file = target.join("password");
+    let (file, status) = (target.join("password"), target.join("..sotto/status.json"));
     let supervisor = scene.node().agent().pid();
     let reads = || scene.store().count(Operation::Read);
     let first = reads();
@@ -208,6 +208,9 @@ async fn how_old_the_values_are_outlives_the_worker() -> anyhow::Result<()> {
     assert_eq!(secret_files(supervisor)?, deposits, "values were left though nothing had changed");
     scene.store().go_dark();
     kill(&scene).await?;
+    // It has asked in vain, and would have closed them before that.
+    let stale = || std::fs::read_to_string(&status).is_ok_and(|it| it.contains("\"stale\""));
+    until("an attempt", stale).await?;
     assert_eq!(read(file.clone()).await?, "p-1", "they are younger than when they were left");
     // Workers that took them for fresh would never close them.
     let closed = || std::fs::read(&file).is_err_and(|error| error.raw_os_error() == Some(13));
@@ -218,6 +221,12 @@ async fn how_old_the_values_are_outlives_the_worker() -> anyhow::Result<()> {
     }
     scene.store().come_back().await?;
     until("their return", || std::fs::read(&file).is_ok()).await?;
+    // The same of a worker that took the volume up.
+    let first = reads();
+    until("a refresh", || reads() > first).await?;
+    let deposits = secret_files(supervisor)?;
+    until("refreshes", || reads() > first + 3).await?;
+    assert_eq!(secret_files(supervisor)?, deposits);
     scene.write("payments/checkout/db", json!({"password": "p-2", "user": "u-2"})).await?;
     until("the new value", || std::fs::read(&file).is_ok_and(|it| it == b"p-2")).await?;
     assert_ne!(secret_files(supervisor)?, deposits, "it would not be detected");

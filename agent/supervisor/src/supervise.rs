@@ -303,14 +303,21 @@ impl Supervisor<'_> {
             match (message.kind, message.fd) {
                 (Kind::Connection, Some(fd)) => self.keep.connection(message.key, fd),
                 (Kind::Values, Some(fd)) => self.keep.values(message.key, fd, message.at_ms),
-                // Older values are not what was left.
-                (Kind::Values, None) => self.keep.forget(&message.key),
+                (kind @ (Kind::Connection | Kind::Values), None) => {
+                    tracing::warn!(
+                        volume = message.key,
+                        "what the worker left arrived without its file"
+                    );
+                    if kind == Kind::Values {
+                        self.keep.lose_values(&message.key);
+                    }
+                }
                 (Kind::Forget, _) => self.keep.forget(&message.key),
                 (Kind::Restoring, _) => worker.restoring = Some(message.key),
                 (Kind::Restored, _) => worker.restoring = None,
                 (Kind::Alive, _) => worker.has_served = true,
                 (Kind::Confirmed, _) => self.keep.confirmed(&message.key, message.at_ms),
-                (Kind::Last, _) | (Kind::Connection, None) => {}
+                (Kind::Last, _) => {}
             }
         }
         true

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::ops::Bound;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -50,8 +51,16 @@ pub struct Keeper(Option<Arc<Link>>);
 #[derive(Debug)]
 struct Link {
     socket: OwnedFd,
-    /// What is to be said with the next sign of life, by volume.
-    confirmed: Mutex<BTreeMap<String, u64>>,
+    confirmed: Mutex<Confirmed>,
+}
+
+/// What is to be said with the next sign of life.
+#[derive(Debug, Default)]
+struct Confirmed {
+    /// By volume.
+    times: BTreeMap<String, u64>,
+    /// The volume of which something was said last: the next one's turn is after it.
+    said: String,
 }
 
 /// Lets the signals to end through, which come blocked from the supervisor: once whoever is to act on them is there.
@@ -147,9 +156,9 @@ impl Keeper {
     pub fn confirm(&self, volume: &str, at_ms: u64) {
         let Some(link) = &self.0 else { return };
         let mut confirmed = link.confirmed();
-        match confirmed.get_mut(volume) {
+        match confirmed.times.get_mut(volume) {
             Some(known) => *known = at_ms,
-            None => drop(confirmed.insert(volume.to_owned(), at_ms)),
+            None => drop(confirmed.times.insert(volume.to_owned(), at_ms)),
         }
     }
 
@@ -181,10 +190,10 @@ impl Keeper {
         let Some(link) = &self.0 else { return Ok(()) };
         // Held meanwhile: what is left of a volume in this moment is said after what was confirmed of it before.
         let mut confirmed = link.confirmed();
-        while let Some(entry) = confirmed.first_entry() {
-            let packet = Packet { at_ms: *entry.get(), ..Packet::of(Kind::Confirmed, entry.key()) };
+        while let Some((volume, at_ms)) = confirmed.next() {
+            let packet = Packet { at_ms, ..Packet::of(Kind::Confirmed, &volume) };
             match send(&link.socket, packet, SendFlags::DONTWAIT) {
-                Ok(()) => drop(entry.remove()),
+                Ok(()) => confirmed.said(volume),
                 // The rest is said the next time.
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
                 Err(error) => return Err(error),
@@ -197,7 +206,7 @@ impl Keeper {
     fn tell_instead(&self, packet: Packet<'_>) -> io::Result<()> {
         let Some(link) = &self.0 else { return Ok(()) };
         let mut confirmed = link.confirmed();
-        confirmed.remove(packet.key);
+        confirmed.times.remove(packet.key);
         self.tell(packet)
     }
 
@@ -216,7 +225,21 @@ impl Keeper {
 }
 
 impl Link {
-    fn confirmed(&self) -> MutexGuard<'_, BTreeMap<String, u64>> {
+    fn confirmed(&self) -> MutexGuard<'_, Confirmed> {
         self.confirmed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Confirmed {
+    fn next(&self) -> Option<(String, u64)> {
+        let after = (Bound::Excluded(self.said.as_str()), Bound::Unbounded);
+        let next =
+            self.times.range::<str, _>(after).next().or_else(|| self.times.first_key_value());
+        next.map(|(volume, at_ms)| (volume.clone(), *at_ms))
+    }
+
+    fn said(&mut self, volume: String) {
+        self.times.remove(&volume);
+        self.said = volume;
     }
 }

@@ -15,7 +15,7 @@ use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use sotto_supervisor::{Pace, Program, supervise};
-use worker::{is_mapped, on_a_thread_that_ended, worker_part};
+use worker::{MANY, is_mapped, on_a_thread_that_ended, worker_part};
 
 const SCRIPT: &str = "SOTTO_TEST_SCRIPT";
 const STARTS: &str = "SOTTO_TEST_STARTS";
@@ -123,6 +123,11 @@ fn when_values_were_found_to_be_good_is_kept_until_others_are_left() {
     assert_eq!(Run::of("confirm-and-die die tell").says(), kept);
     let run = Run::of("confirm-and-die leave-anew-and-die tell");
     assert_eq!(run.says(), kept.replace("@5", "@7"));
+}
+
+fn what_does_not_fit_is_confirmed_later_and_a_deposit_without_its_file_takes_the_old_one_along() {
+    let others = MANY - 1;
+    assert_eq!(Run::of("confirm-many-and-die confirmed").says(), format!("{others} of {others}"));
 }
 
 fn a_volume_that_ends_its_worker_is_given_up_and_no_other() {
@@ -236,7 +241,7 @@ fn main() {
 )]
 fn run_all() {
     let wanted = std::env::args().skip(1).find(|argument| !argument.starts_with('-'));
-    let tests: [(&str, fn()); 15] = [
+    let tests: [(&str, fn()); 16] = [
         (
             stringify!(the_next_worker_has_what_the_last_one_kept),
             the_next_worker_has_what_the_last_one_kept,
@@ -248,6 +253,10 @@ fn run_all() {
         (
             stringify!(when_values_were_found_to_be_good_is_kept_until_others_are_left),
             when_values_were_found_to_be_good_is_kept_until_others_are_left,
+        ),
+        (
+            stringify!(what_does_not_fit_is_confirmed_later_and_a_deposit_without_its_file_takes_the_old_one_along),
+            what_does_not_fit_is_confirmed_later_and_a_deposit_without_its_file_takes_the_old_one_along,
         ),
         (
             stringify!(a_volume_that_ends_its_worker_is_given_up_and_no_other),

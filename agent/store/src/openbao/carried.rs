@@ -15,6 +15,8 @@ use crate::session::TokenLife;
 
 /// Of a token in JSON, beside its own text: more than its fixed part needs.
 const FRAME_BYTES: usize = 512;
+/// A time that was carried before is carried as the same one, whichever way the two clocks differ now.
+const HALF_A_MILLISECOND: Duration = Duration::from_micros(500);
 
 /// Tokens, and what they are good for: at no other store, and for no other login, are they shown.
 #[derive(Serialize, Deserialize)]
@@ -68,7 +70,7 @@ fn carry(token: &Token) -> Option<Carried> {
         token: text(&token.header)?,
         index: token.index.as_ref().and_then(text),
         ttl_ms: token.life.ttl.map(milliseconds),
-        since_ms: milliseconds(since.duration_since(UNIX_EPOCH).ok()?),
+        since_ms: milliseconds(since.duration_since(UNIX_EPOCH).ok()? + HALF_A_MILLISECOND),
         renewable: token.life.renewable,
         is_batch: token.is_batch,
     })

@@ -37,6 +37,13 @@ impl Keep {
         (volume.values, volume.confirmed_ms) = (Some(fd), confirmed_ms);
     }
 
+    /// Other values were left and did not arrive: what was left before them is not to come back.
+    pub(super) fn lose_values(&mut self, key: &str) {
+        if let Some(volume) = self.0.get_mut(key) {
+            volume.values = None;
+        }
+    }
+
     /// What is not kept can't be confirmed.
     pub(super) fn confirmed(&mut self, key: &str, at_ms: u64) {
         if let Some(volume) = self.0.get_mut(key) {

@@ -4,9 +4,15 @@ use std::io::{Read, Seek, Write};
 use std::os::fd::AsFd;
 use std::time::Instant;
 
+use rustix::net::SendFlags;
 use sotto_supervisor::take_up;
 
 use super::{DEADLINE, HOPELESS, SCRIPT, STARTS};
+
+/// Volumes: of each there is more to be said than fits into a socket at once.
+pub(crate) const MANY: usize = 600;
+/// The byte of a packet that leaves values.
+const VALUES: u8 = 2;
 
 fn say(text: &str) {
     let mut output = std::io::stdout();
@@ -77,6 +83,8 @@ pub(crate) fn worker_part() {
         file.read_to_string(&mut text).unwrap();
         Some(text)
     };
+    let times: Vec<_> =
+        taken.kept.values().map(|kept| kept.values.as_ref().map(|_| kept.confirmed_ms)).collect();
     let kept: Vec<String> = taken
         .kept
         .into_iter()
@@ -121,6 +129,28 @@ pub(crate) fn worker_part() {
             keeper.forget("csi-3").unwrap();
             keeper.alive().unwrap();
             kill_self()
+        }
+        // More than fits into the socket, while nobody reads; then a deposit that lost its file.
+        "confirm-many-and-die" => {
+            let file = tempfile::tempfile().unwrap();
+            for number in 0..MANY {
+                keeper.keep_values(&format!("csi-{number}"), file.as_fd(), 3).unwrap();
+                keeper.confirm(&format!("csi-{number}"), 5);
+            }
+            let supervisor = rustix::process::getppid().unwrap();
+            rustix::process::kill_process(supervisor, rustix::process::Signal::STOP).unwrap();
+            keeper.alive().unwrap();
+            rustix::process::kill_process(supervisor, rustix::process::Signal::CONT).unwrap();
+            for _ in 0..MANY {
+                keeper.alive().unwrap();
+            }
+            let without_a_file = [&[VALUES][..], &[0; 8], b"csi-0"].concat();
+            rustix::net::send(std::io::stdin(), &without_a_file, SendFlags::empty()).unwrap();
+            kill_self()
+        }
+        "confirmed" => {
+            let confirmed = times.iter().filter(|at| **at == Some(5)).count();
+            say(&format!("{confirmed} of {}", times.len()));
         }
         // What it would have said with its next sign of life is lost.
         "leave-anew-and-die" => {

@@ -24,11 +24,16 @@ use super::held::Held;
 use super::request::VolumeSpec;
 use super::wipe::copied;
 
-/// Of what was left last, under a key of its own: it tells that two are the same, and nothing of what they are.
+/// A time that was told before is told as the same one, whichever way the two clocks differ now.
+const HALF_A_MILLISECOND: Duration = Duration::from_micros(500);
+/// What was left is left again after so long, though it is the same: it may have been lost.
+const LEFT_FOR: Duration = Duration::from_secs(3_600);
+
+/// Of what was left last, and when; under a key of its own: it tells that two are the same, and nothing of what they are.
 #[derive(Default)]
 pub(super) struct Fingerprint {
     key: RandomState,
-    last: Option<u64>,
+    last: Option<(u64, Instant)>,
 }
 
 impl Fingerprint {
@@ -37,10 +42,14 @@ impl Fingerprint {
         self.last = None;
     }
 
-    /// Whether it was another one.
-    fn becomes(&mut self, bytes: &[u8]) -> bool {
-        let now = Some(self.key.hash_one(bytes));
-        std::mem::replace(&mut self.last, now) != now
+    /// Whether it was another one, or is to be left again.
+    fn becomes(&mut self, bytes: &[u8], now: Instant) -> bool {
+        let hash = self.key.hash_one(bytes);
+        let is_left = self.last.is_some_and(|(last, at)| last == hash && now - at < LEFT_FOR);
+        if !is_left {
+            self.last = Some((hash, now));
+        }
+        !is_left
     }
 }
 
@@ -50,7 +59,7 @@ pub(super) struct Left<'a> {
     pub(super) init: Negotiated,
     pub(super) held: &'a Held,
     pub(super) pod_token: Option<&'a SecretString>,
-    /// The same moment by two clocks: a time that is told by both is the same each time.
+    /// The same moment by two clocks, but for what lies between two looks.
     pub(super) now: SystemTime,
     pub(super) at: Instant,
 }
@@ -63,7 +72,7 @@ impl Left<'_> {
         let mut bytes = Zeroizing::new(Vec::with_capacity(message.encoded_len()));
         // A vector grows.
         let _ = message.encode(&mut *bytes);
-        before.becomes(&bytes).then_some(bytes)
+        before.becomes(&bytes, self.at).then_some(bytes)
     }
 
     /// When the values were found to be good, in milliseconds since 1970.
@@ -108,7 +117,7 @@ impl Left<'_> {
         v1::Lease {
             id: lease.id.as_ref().map(|id| id.expose().to_owned()).unwrap_or_default(),
             duration_ms: milliseconds(lease.life.duration),
-            since_ms: since_epoch(since),
+            since_ms: since_epoch(since + HALF_A_MILLISECOND),
             renewable: lease.life.renewable,
             objects: lease.objects.iter().map(|index| *index as u32).collect(),
         }
@@ -187,12 +196,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_fingerprint_tells_what_has_changed_until_it_is_forgotten() {
-        let mut left = Fingerprint::default();
-        assert!(left.becomes(b"one"), "nothing was left");
-        assert!(!left.becomes(b"one"));
-        assert!(left.becomes(b"two") && left.becomes(b"one"));
+    fn a_fingerprint_tells_what_has_changed_until_it_is_forgotten_or_old() {
+        let (mut left, now) = (Fingerprint::default(), Instant::now());
+        assert!(left.becomes(b"one", now), "nothing was left");
+        assert!(!left.becomes(b"one", now));
+        assert!(left.becomes(b"two", now) && left.becomes(b"one", now));
         left.forget();
-        assert!(left.becomes(b"one"));
+        assert!(left.becomes(b"one", now));
+        assert!(!left.becomes(b"one", now + LEFT_FOR - Duration::from_secs(1)));
+        assert!(left.becomes(b"one", now + LEFT_FOR), "it may have been lost");
+        assert!(!left.becomes(b"one", now + LEFT_FOR + Duration::from_secs(1)));
     }
 }

@@ -8,7 +8,8 @@ use serde_json::json;
 use sotto_core::rotation::Freshness;
 use sotto_core::snapshot::Snapshot;
 
-/// The file's text; `checked` is when the store was asked last.
+/// The file's text; `checked` is when the store was asked last, or, of a volume that a former worker served, when it last
+/// answered.
 pub(super) fn text(freshness: Freshness, snapshot: &Snapshot, checked: SystemTime) -> Vec<u8> {
     let state = match freshness {
         Freshness::Fresh => "fresh",
