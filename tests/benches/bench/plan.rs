@@ -62,6 +62,7 @@ impl Plan {
             operations: 2_000,
             publishes: 120,
             window: Duration::from_secs(8),
+            windows_at_rest: 3,
             kills: 8,
             starts: 7,
             ..Self::whole()
