@@ -40,7 +40,7 @@ const PROBE_DEADLINE: Duration = Duration::from_secs(10);
 const IDLE: Duration = Duration::from_secs(30);
 /// Most unused connections kept to one host. HTTP/2 needs one; with HTTP/1.1 as many as there are requests at once, or
 /// each beat of refreshes would make new ones.
-const MAX_IDLE: usize = 64;
+pub const MAX_IDLE: usize = 64;
 /// How often the TLS files are looked at, at most.
 const RELOAD_INTERVAL: Duration = Duration::from_secs(1);
 

@@ -19,7 +19,7 @@ use super::Timing;
 use super::status::{Trouble, Verdict, Words, judge};
 use crate::config::{Origin, StoreSettings};
 use crate::error::StoreError;
-use crate::http::{HttpError, HttpsClient, Outgoing};
+use crate::http::{HttpError, HttpsClient, MAX_IDLE, Outgoing};
 use crate::plan::StoreNamespace;
 use crate::text;
 
@@ -28,7 +28,7 @@ const MAX_HOPS: usize = 2;
 /// How often all hosts are tried.
 const PASSES: usize = 2;
 /// Most requests to one store at the same time, over all volumes.
-const MAX_IN_FLIGHT: usize = 64;
+const MAX_IN_FLIGHT: usize = MAX_IDLE;
 /// Largest answer to anything but a read.
 pub(super) const SMALL_ANSWER: usize = 256 << 10;
 
