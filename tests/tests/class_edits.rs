@@ -62,7 +62,12 @@ async fn who_asks_for_a_refresh_is_told_once_the_edit_is_followed() -> anyhow::R
     scene.class("db", &USER.replace("/db,", "/nowhere,"))?;
     let (is_good, lines) = scene.node().refresh(&pod).await?;
     assert!(!is_good && lines[1].ends_with(" unservable"), "{lines:?}");
+    scene.store().fail(None, Fault::Sealed, None);
+    scene.class("db", PASSWORD)?;
+    let (is_good, lines) = scene.node().refresh(&pod).await?;
+    assert!(!is_good && lines[1].ends_with(" outage"), "{lines:?}");
     assert_eq!(read(target.join("p")).await?, "p-1", "it goes on as it was");
+    scene.store().heal();
     scene.stop(&pod).await
 }
 

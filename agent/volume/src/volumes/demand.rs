@@ -56,6 +56,17 @@ impl Refreshed {
         }
     }
 
+    /// What an edit came to that could not be followed.
+    pub(super) fn of_failed_edit(error: &VolumeError) -> Self {
+        match error {
+            VolumeError::Released(_) | VolumeError::Ending(_) | VolumeError::ShuttingDown => {
+                Self::Ended
+            }
+            error if error.is_outage() => Self::Outage,
+            _ => Self::Unservable,
+        }
+    }
+
     /// One word, or two.
     #[must_use]
     pub fn name(self) -> &'static str {

@@ -112,6 +112,40 @@ pub enum VolumeError {
     },
 }
 
+impl VolumeError {
+    /// Whether the store, or the way to it, is down or too busy: what it has may be good.
+    pub(super) fn is_outage(&self) -> bool {
+        let of_store = StoreError::is_of_the_whole_store;
+        match self {
+            Self::Login(error) => of_store(error),
+            Self::Objects(faults) => faults.iter().any(|fault| match &fault.error {
+                ObjectError::Store(error) => of_store(error),
+                _ => false,
+            }),
+            Self::Deadline { .. } => true,
+            Self::Request(_)
+            | Self::Class(_)
+            | Self::Plan { .. }
+            | Self::Tokens(_)
+            | Self::Verify(_)
+            | Self::Review(_)
+            | Self::Snapshot(_)
+            | Self::Released(_)
+            | Self::Ending(_)
+            | Self::ShuttingDown
+            | Self::TooManyVolumes { .. }
+            | Self::KnownOtherwise(_)
+            | Self::NoSuchStore(_)
+            | Self::OtherAudience { .. }
+            | Self::Unknown(_)
+            | Self::NotReady(_)
+            | Self::Busy(_)
+            | Self::NoConnection
+            | Self::Attach { .. } => false,
+        }
+    }
+}
+
 /// One object that could not be read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ObjectFault {
@@ -142,4 +176,31 @@ fn listed(messages: impl Iterator<Item = String>) -> String {
     messages.truncate(MOST_NAMED);
     let listed = messages.join("; ");
     if more == 0 { listed } else { format!("{listed}; and {more} more") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_outage_is_the_stores_and_one_object_that_met_it_tells() {
+        let store = StoreName::parse("main").unwrap();
+        let sealed = || StoreError::Sealed { store: store.clone() };
+        let large = || StoreError::TooLarge { store: store.clone(), limit: 1 };
+        let objects = |errors: Vec<StoreError>| {
+            let fault = |(index, error)| ObjectFault {
+                index,
+                name: "x".to_owned(),
+                error: ObjectError::Store(error),
+            };
+            VolumeError::Objects(errors.into_iter().enumerate().map(fault).collect())
+        };
+        assert!(VolumeError::Login(sealed()).is_outage());
+        assert!(!VolumeError::Login(large()).is_outage());
+        assert!(objects(vec![large(), sealed()]).is_outage());
+        assert!(!objects(vec![large()]).is_outage());
+        assert!(!VolumeError::NoSuchStore(store.clone()).is_outage());
+        let late = VolumeError::Deadline { what: "x", deadline: Duration::ZERO };
+        assert!(late.is_outage());
+    }
 }

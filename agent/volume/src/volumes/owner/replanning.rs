@@ -230,7 +230,7 @@ impl Owner {
 
     fn edit_failed(&mut self, what: &str, error: &VolumeError) {
         if let State::Serving { held } = &mut self.state {
-            held.demand.ended(Refreshed::Unservable, true);
+            held.demand.ended(Refreshed::of_failed_edit(error), true);
         }
         report::class_edit_failed(&self.shared, &self.spec, what, error);
     }
