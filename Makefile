@@ -63,7 +63,7 @@ bench-rotation: ## the rows of `make bench` that are about rotation
 	@$(MAKE) --no-print-directory bench ROW=rotation
 
 bench-sidecar: ## the rows of `make bench` that are about the sidecar
-	@$(MAKE) --no-print-directory bench ROW=sidecar
+	@$(MAKE) --no-print-directory bench ROW="sidecar memory"
 
 clean: ## remove what was built and the tools
 	$(CARGO) clean

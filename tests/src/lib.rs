@@ -2,6 +2,7 @@
 
 pub mod chance;
 pub mod cluster;
+pub mod cpu_time;
 pub mod files;
 pub mod inotify;
 pub mod memory;

@@ -83,15 +83,26 @@ fn field(text: &str, name: &str) -> Option<u64> {
 }
 
 /// The process's own CPU time, ended threads included; `/proc/PID/stat` has it in hundredths of a second only.
-#[expect(unsafe_code, reason = "clock_gettime of another process's clock")]
 fn own_cpu(pid: u32) -> anyhow::Result<Duration> {
     // The kernel's MAKE_PROCESS_CPUCLOCK with CPUCLOCK_SCHED, as in clock_getcpuclockid(3).
-    let clock = (!pid.cast_signed() << 3) | 2;
+    clock((!pid.cast_signed() << 3) | 2)
+}
+
+#[expect(unsafe_code, reason = "clock_gettime of a process's or a thread's clock")]
+fn clock(clock: libc::clockid_t) -> anyhow::Result<Duration> {
     let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
     // SAFETY: `time` is a live local that the call may write to; any number is allowed as a clock.
     let result = unsafe { libc::clock_gettime(clock, &raw mut time) };
     ensure!(result == 0, "no CPU time: {}", io::Error::last_os_error());
     Ok(Duration::new(time.tv_sec.try_into()?, time.tv_nsec.try_into()?))
+}
+
+/// CPU time of this thread alone.
+///
+/// # Errors
+/// The kernel doesn't say.
+pub fn cpu_of_this_thread() -> anyhow::Result<Duration> {
+    clock(libc::CLOCK_THREAD_CPUTIME_ID)
 }
 
 /// cutime and cstime of `/proc/PID/stat`; proc(5) numbers them 16 and 17, the state is 3.
@@ -179,14 +190,17 @@ mod tests {
         let mut waiting = std::process::Command::new("cat");
         let mut waiting = waiting.stdin(std::process::Stdio::piped()).spawn()?;
         let own = std::process::id();
-        let before = own_cpu(own)?;
+        let (before, of_thread) = (own_cpu(own)?, cpu_of_this_thread()?);
         let began = std::time::Instant::now();
         while began.elapsed() < TICK * 3 {
             std::hint::black_box(began);
         }
+        // Read in the other order: the thread's time lies within the process's.
+        let by_thread = cpu_of_this_thread()? - of_thread;
         let used = own_cpu(own)? - before;
         // Others may have the processor meanwhile, but not all of the time; threads of other tests count too.
         assert!(used > TICK / 10, "{used:?}");
+        assert!(by_thread > TICK / 10 && by_thread <= used, "{by_thread:?} of {used:?}");
         assert!(own_cpu(waiting.id())? < TICK * 3);
         waiting.kill()?;
         waiting.wait()?;

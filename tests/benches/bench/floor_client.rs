@@ -1,4 +1,4 @@
-//! A floor: the least client that does what a publish needs of the store: log in as the pod, read its secrets.
+//! A floor: the least client that does what a publish or a refresh needs of the store: log in as the pod, read its secrets.
 //!
 //! hyper and rustls by hand over one HTTP/2 connection: nothing is shared with `sotto-store`, and nothing is checked,
 //! counted, retried or wiped.
@@ -58,9 +58,20 @@ impl FloorClient {
         pod_token: &str,
         paths: &[String],
     ) -> anyhow::Result<String> {
+        let token = self.login(pod_token).await?;
+        self.read(&token, paths).await
+    }
+
+    /// The store's token for a pod's.
+    pub(crate) async fn login(&self, pod_token: &str) -> anyhow::Result<String> {
         let body = json!({ "role": ROLE, "jwt": pod_token }).to_string();
         let login = self.send(Method::POST, "auth/jwt/login", None, body).await?;
         let token = login["auth"]["client_token"].as_str().context("a login without a token")?;
+        Ok(token.to_owned())
+    }
+
+    /// Reads these paths below `secret/data/`, all at once; returns the first value.
+    pub(crate) async fn read(&self, token: &str, paths: &[String]) -> anyhow::Result<String> {
         let read = |path| self.send(Method::GET, path, Some(token), String::new());
         let paths: Vec<String> = paths.iter().map(|path| format!("secret/data/{path}")).collect();
         let answers = try_join_all(paths.iter().map(|path| read(path))).await?;

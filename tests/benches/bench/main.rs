@@ -21,7 +21,7 @@ mod volumes;
 use std::fmt::Display;
 use std::process::ExitCode;
 use std::sync::Mutex;
-use std::time::{Instant, SystemTime};
+use std::time::Instant;
 
 use anyhow::ensure;
 use sotto_tests::usage;
@@ -30,7 +30,7 @@ use machine::Processors;
 use plan::Plan;
 use report::Verdict;
 use results::Run;
-use rows::Bench;
+use rows::{Bench, Now};
 
 fn main() -> ExitCode {
     let mut arguments = std::env::args().skip(1);
@@ -52,12 +52,13 @@ fn run(plan: Plan) -> anyhow::Result<ExitCode> {
     let unknown = plan.groups.iter().find(|it| !names.contains(&it.as_str()));
     ensure!(unknown.is_none(), "no rows {unknown:?}; there are {names:?}");
     let processors = Processors::of_this_machine()?;
+    let run = Run::begins();
     if let Some(own) = processors.store {
         usage::pin_this_thread(own)?;
     }
-    let run = Run { began: SystemTime::now(), load_before: machine::load() };
-    let group = Mutex::new("bench");
-    let bench = Bench { plan, processors, began: Instant::now(), group };
+    let now = Mutex::new(Now { group: "bench", pass: 0, passes: 1 });
+    let meanwhile = Mutex::new(Vec::new());
+    let bench = Bench { plan, processors, began: Instant::now(), now, meanwhile };
     let mut runtime = tokio::runtime::Builder::new_multi_thread();
     let runtime = runtime.worker_threads(2).enable_all().build()?;
     let rows = runtime.block_on(rows::measure(&bench));

@@ -1,8 +1,14 @@
 //! How much is measured: everything, or what fits into five minutes.
+//!
+//! Most groups are measured in two passes, minutes apart, each with processes of its own: what differs from start to
+//! start, and from one state of a shared machine to the next, is in the samples and so in their spread.
 
 use std::time::Duration;
 
-/// Numbers of samples and lengths of windows.
+/// How often the groups are measured that are measured more than once.
+pub(crate) const PASSES: usize = 2;
+
+/// Numbers of samples and lengths of windows, in a pass.
 #[derive(Debug, Clone)]
 pub(crate) struct Plan {
     pub(crate) is_quick: bool,
@@ -14,9 +20,13 @@ pub(crate) struct Plan {
     pub(crate) operations: usize,
     /// Pairs of a publish and the floor's.
     pub(crate) publishes: usize,
-    /// Rotations a side.
+    /// Starts of both sides of a rotation.
+    pub(crate) rotation_starts: usize,
+    /// Rotations a side and start.
     pub(crate) rotations: usize,
-    /// How long CPU time is counted for one sample with all volumes; for rotations, for all samples.
+    /// How long CPU time is counted for one sample of the rotation's.
+    pub(crate) part: Duration,
+    /// How long CPU time is counted for one sample with all volumes.
     pub(crate) window: Duration,
     /// Windows at rest with all volumes.
     pub(crate) windows_at_rest: usize,
@@ -24,6 +34,8 @@ pub(crate) struct Plan {
     pub(crate) kills: usize,
     /// Starts of a peer.
     pub(crate) starts: usize,
+    /// Starts of which memory is looked at.
+    pub(crate) memory_starts: usize,
 }
 
 impl Plan {
@@ -44,27 +56,32 @@ impl Plan {
         Self {
             is_quick: false,
             groups: Vec::new(),
-            rounds: 31,
+            rounds: 16,
             operations: 4_000,
-            publishes: 200,
-            rotations: 20,
-            window: Duration::from_secs(16),
-            windows_at_rest: 4,
-            kills: 20,
-            starts: 10,
+            publishes: 100,
+            rotation_starts: 2,
+            rotations: 10,
+            part: Duration::from_secs(2),
+            window: Duration::from_secs(6),
+            windows_at_rest: 8,
+            kills: 10,
+            starts: 8,
+            memory_starts: 12,
         }
     }
 
     fn quick() -> Self {
         Self {
             is_quick: true,
-            rounds: 15,
+            rounds: 8,
             operations: 2_000,
-            publishes: 120,
-            window: Duration::from_secs(8),
-            windows_at_rest: 3,
-            kills: 8,
-            starts: 7,
+            publishes: 60,
+            rotations: 5,
+            part: Duration::from_secs(1),
+            window: Duration::from_secs(2),
+            kills: 6,
+            starts: 5,
+            memory_starts: 8,
             ..Self::whole()
         }
     }

@@ -58,6 +58,8 @@ pub(crate) struct Row {
     pub(crate) other: Option<Other>,
     pub(crate) goals: Vec<Goal>,
     pub(crate) note: String,
+    /// Where the note has figures of the row: what it says of more samples.
+    note_of: Option<fn(&Self) -> String>,
     pub(crate) state: State,
 }
 
@@ -76,8 +78,17 @@ impl Row {
         unit: &'static str,
         ours: Samples,
     ) -> Self {
-        let (other, goals, note) = (None, Vec::new(), String::new());
-        Self { group, what: what.into(), unit, ours, other, goals, note, state: State::Measured }
+        Self {
+            group,
+            what: what.into(),
+            unit,
+            ours,
+            other: None,
+            goals: Vec::new(),
+            note: String::new(),
+            note_of: None,
+            state: State::Measured,
+        }
     }
 
     pub(crate) fn beside(self, name: &'static str, samples: Samples) -> Self {
@@ -91,6 +102,32 @@ impl Row {
 
     pub(crate) fn note(self, note: impl Into<String>) -> Self {
         Self { note: note.into(), ..self }
+    }
+
+    /// A note with figures of this row.
+    pub(crate) fn note_of(self, of: fn(&Self) -> String) -> Self {
+        Self { note: of(&self), note_of: Some(of), ..self }
+    }
+
+    /// Takes the samples of a later pass along: its pairs stay pairs.
+    fn join(&mut self, later: Self) {
+        self.ours.0.extend(later.ours.0);
+        if let (Some(other), Some(its)) = (&mut self.other, later.other) {
+            other.samples.0.extend(its.samples.0);
+        }
+        match (&mut self.state, later.state) {
+            (State::Failed(before), State::Failed(after)) => {
+                before.push_str("; then: ");
+                before.push_str(&after);
+            }
+            (State::Measured, after) => self.state = after,
+            _ => {}
+        }
+        if let Some(of) = self.note_of {
+            self.note = of(self);
+        } else if later.note != self.note {
+            self.note = format!("{}; a later pass: {}", self.note, later.note);
+        }
     }
 
     pub(crate) fn failed(group: &'static str, error: &anyhow::Error) -> Self {
@@ -130,6 +167,17 @@ impl Row {
             State::Measured if self.goals.is_empty() => Verdict::NoGoal,
             State::Measured if self.goals.iter().all(|goal| self.meets(*goal)) => Verdict::Met,
             State::Measured => Verdict::NotMet,
+        }
+    }
+}
+
+/// Adds what a group measured, to its rows of an earlier pass where there are some. That a pass failed is a row beside
+/// them: another pass doesn't make it good.
+pub(crate) fn add(rows: &mut Vec<Row>, group: &'static str, measured: anyhow::Result<Vec<Row>>) {
+    for row in measured.unwrap_or_else(|error| vec![Row::failed(group, &error)]) {
+        match rows.iter_mut().find(|it| it.group == row.group && it.what == row.what) {
+            Some(before) => before.join(row),
+            None => rows.push(row),
         }
     }
 }
@@ -255,6 +303,39 @@ pub(crate) fn sees_each_fault() -> anyhow::Result<()> {
     }
     let pairs = Samples(vec![2.0, 30.0]).with(&Samples(vec![1.0, 10.0]), |one, other| one / other);
     ensure!(pairs.median() == 2.5, "ratios are not taken pair by pair: {pairs:?}");
+    sees_each_pass()
+}
+
+/// Two passes: pairs stay pairs, the worst of both counts, and a pass that failed is not made good.
+fn sees_each_pass() -> anyhow::Result<()> {
+    let pass = |ours: [f64; 2], its: [f64; 2]| {
+        let row = Row::new("x", "x", "ms", Samples(ours.to_vec()));
+        let row = row.beside("floor", Samples(its.to_vec()));
+        let row = row.goal(Figure::OursAtWorst, Bound::AtMost(40.0));
+        Ok(vec![row.note_of(|row| row.ours.0.len().to_string())])
+    };
+    let both = |later| {
+        let mut rows = Vec::new();
+        add(&mut rows, "x", pass([1.0, 20.0], [1.0, 10.0]));
+        add(&mut rows, "x", later);
+        rows
+    };
+    for (worst, verdict) in [(40.0, Verdict::Met), (41.0, Verdict::NotMet)] {
+        let rows = both(pass([6.0, worst], [2.0, 10.0]));
+        let ratios = rows[0].ratio().unwrap_or_default().0;
+        let is_sound = rows.len() == 1 && rows[0].verdict() == verdict && rows[0].note == "4";
+        ensure!(is_sound, "a later pass is not counted: {}", table(&rows));
+        ensure!(ratios == [1.0, 2.0, 3.0, worst / 10.0], "pairs are torn apart: {ratios:?}");
+    }
+    let rows = both(Err(anyhow::anyhow!("x")));
+    let missed = rows.iter().filter(|row| row.verdict() == Verdict::NotMet).count();
+    ensure!(rows.len() == 2 && missed == 1, "a pass that failed is passed over: {}", table(&rows));
+    let mut rows = Vec::new();
+    for why in ["why", "and why"] {
+        add(&mut rows, "x", Err(anyhow::anyhow!(why)));
+    }
+    let (said, count) = (notes(&rows), rows.len());
+    ensure!(count == 1 && said.contains("why; then: and why"), "a failure is passed over: {said}");
     Ok(())
 }
 

@@ -6,7 +6,7 @@ use std::time::SystemTime;
 use serde_json::{Value, json};
 
 use crate::machine;
-use crate::plan::Plan;
+use crate::plan::{PASSES, Plan};
 use crate::report::{Bound, Figure, Row, State, in_words};
 use crate::stats::Samples;
 
@@ -15,11 +15,18 @@ const SCHEMA: &str = "sotto-bench/1";
 
 /// The run as a whole.
 pub(crate) struct Run {
-    pub(crate) began: SystemTime,
+    began: SystemTime,
     pub(crate) load_before: String,
+    /// Before the bench confines itself to one processor.
+    machine: Value,
 }
 
 impl Run {
+    pub(crate) fn begins() -> Self {
+        let (began, load_before) = (SystemTime::now(), machine::load());
+        Self { began, load_before, machine: machine::description() }
+    }
+
     /// Writes the file; returns its path.
     pub(crate) fn write(&self, plan: &Plan, rows: &[Row]) -> anyhow::Result<PathBuf> {
         let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/bench");
@@ -32,7 +39,8 @@ impl Run {
             "seconds": seconds,
             "quick": plan.is_quick,
             "build": build(),
-            "machine": machine::description(),
+            "passes": PASSES,
+            "machine": self.machine,
             "load": { "before": self.load_before, "after": machine::load() },
             "rows": rows.iter().map(row).collect::<Vec<_>>(),
         });

@@ -2,6 +2,7 @@
 
 pub(crate) mod files;
 pub(crate) mod fill;
+pub(crate) mod memory;
 pub(crate) mod proxy;
 pub(crate) mod publish;
 pub(crate) mod readers;
@@ -12,23 +13,35 @@ pub(crate) mod sizes;
 pub(crate) mod takeover;
 
 use std::fmt::Display;
-use std::sync::Mutex;
+use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
 use futures::FutureExt;
 use futures::future::LocalBoxFuture;
 
 use crate::machine::Processors;
-use crate::plan::Plan;
-use crate::report::Row;
+use crate::plan::{PASSES, Plan};
+use crate::report::{Row, add};
 
 /// What a group measures with.
 pub(crate) struct Bench {
     pub(crate) plan: Plan,
     pub(crate) processors: Processors,
     pub(crate) began: Instant,
-    /// The group that measures now.
-    pub(crate) group: Mutex<&'static str>,
+    /// What is measured now.
+    pub(crate) now: Mutex<Now>,
+    /// Rows of groups that were measured while another one waited.
+    pub(crate) meanwhile: Mutex<Vec<Row>>,
+}
+
+/// What is measured now.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Now {
+    pub(crate) group: &'static str,
+    /// Counted from 0.
+    pub(crate) pass: usize,
+    /// Of so many.
+    pub(crate) passes: usize,
 }
 
 impl Bench {
@@ -36,45 +49,69 @@ impl Bench {
     #[expect(clippy::print_stderr, reason = "the progress of a bench")]
     pub(crate) fn progress(&self, what: impl Display) {
         let seconds = self.began.elapsed().as_secs();
-        let group = self.group.lock().map(|group| *group).unwrap_or_default();
-        eprintln!("[{seconds:4} s] {group}: {what}");
+        let Now { group, pass, passes } = self.now();
+        eprintln!("[{seconds:4} s] {group}, pass {} of {passes}: {what}", pass + 1);
     }
 
-    fn enter(&self, group: &'static str) {
-        if let Ok(mut now) = self.group.lock() {
-            *now = group;
-        }
+    /// Which pass it is, counted from 0.
+    pub(crate) fn pass(&self) -> usize {
+        self.now().pass
+    }
+
+    pub(crate) fn keep_meanwhile(&self, rows: Vec<Row>) {
+        self.meanwhile.lock().unwrap_or_else(PoisonError::into_inner).extend(rows);
+    }
+
+    pub(crate) fn take_meanwhile(&self) -> Vec<Row> {
+        std::mem::take(&mut *self.meanwhile.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn now(&self) -> Now {
+        *self.now.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn enter(&self, now: Now) {
+        *self.now.lock().unwrap_or_else(PoisonError::into_inner) = now;
     }
 }
 
-type Group = (&'static str, for<'a> fn(&'a Bench) -> LocalBoxFuture<'a, anyhow::Result<Vec<Row>>>);
+type Measure = for<'a> fn(&'a Bench) -> LocalBoxFuture<'a, anyhow::Result<Vec<Row>>>;
 
-const GROUPS: [Group; 11] = [
-    (publish::GROUP, |bench| publish::measure(bench).boxed_local()),
-    (sidecar::GROUP, |bench| sidecar::measure(bench).boxed_local()),
-    (proxy::GROUP, |bench| proxy::measure(bench).boxed_local()),
-    (files::GROUP, |bench| files::audited(bench).boxed_local()),
-    (files::GROUP, |bench| files::unaudited(bench).boxed_local()),
-    (readers::GROUP, |bench| readers::measure(bench).boxed_local()),
-    (fill::GROUP, |bench| fill::measure(bench).boxed_local()),
-    (rotation::GROUP, |bench| rotation::measure(bench).boxed_local()),
-    (takeover::GROUP, |bench| takeover::measure(bench).boxed_local()),
-    (sizes::GROUP, |bench| sizes::measure(bench).boxed_local()),
-    (scaling::GROUP, |bench| scaling::measure(bench).boxed_local()),
+/// Some groups are measured in the first pass only: what takes minutes, what counts for itself, and what is always
+/// the same.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum When {
+    EachPass,
+    FirstPass,
+}
+
+const GROUPS: [(&str, When, Measure); 12] = [
+    (publish::GROUP, When::EachPass, |bench| publish::measure(bench).boxed_local()),
+    (sidecar::GROUP, When::EachPass, |bench| sidecar::measure(bench).boxed_local()),
+    (proxy::GROUP, When::EachPass, |bench| proxy::measure(bench).boxed_local()),
+    (files::GROUP, When::EachPass, |bench| files::audited(bench).boxed_local()),
+    (files::GROUP, When::EachPass, |bench| files::unaudited(bench).boxed_local()),
+    (readers::GROUP, When::EachPass, |bench| readers::measure(bench).boxed_local()),
+    (rotation::GROUP, When::EachPass, |bench| rotation::measure(bench).boxed_local()),
+    (takeover::GROUP, When::EachPass, |bench| takeover::measure(bench).boxed_local()),
+    (fill::GROUP, When::FirstPass, |bench| fill::measure(bench).boxed_local()),
+    (memory::GROUP, When::FirstPass, |bench| memory::measured(bench).boxed_local()),
+    (sizes::GROUP, When::FirstPass, |bench| sizes::measure(bench).boxed_local()),
+    (scaling::GROUP, When::FirstPass, |bench| scaling::measure(bench).boxed_local()),
 ];
 
 /// Measures what the plan has; a group that fails is a row that isn't met, and the rest goes on.
 pub(crate) async fn measure(bench: &Bench) -> Vec<Row> {
     let mut rows = Vec::new();
-    for (name, group) in GROUPS {
-        if !bench.plan.has(name) {
-            continue;
-        }
-        bench.enter(name);
-        bench.progress("begins");
-        match group(bench).await {
-            Ok(measured) => rows.extend(measured),
-            Err(error) => rows.push(Row::failed(name, &error)),
+    for pass in 0..PASSES {
+        for (group, when, measure) in GROUPS {
+            if !bench.plan.has(group) || (when == When::FirstPass && pass > 0) {
+                continue;
+            }
+            let passes = if when == When::EachPass { PASSES } else { 1 };
+            bench.enter(Now { group, pass, passes });
+            bench.progress("begins");
+            add(&mut rows, group, measure(bench).await);
         }
     }
     rows
@@ -82,7 +119,7 @@ pub(crate) async fn measure(bench: &Bench) -> Vec<Row> {
 
 /// Names that `--row=` takes.
 pub(crate) fn names() -> Vec<&'static str> {
-    let mut names: Vec<_> = GROUPS.iter().map(|(name, _)| *name).collect();
+    let mut names: Vec<_> = GROUPS.iter().map(|(name, ..)| *name).collect();
     names.dedup();
     names
 }

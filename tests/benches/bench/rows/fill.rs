@@ -1,4 +1,5 @@
-//! Rows of a node that is filled to a thousand volumes: the rate of publishes, memory, CPU at rest.
+//! Rows of a node that is filled to a thousand volumes: the rate of publishes, memory, CPU at rest. While it comes to rest, the
+//! rows of `memory` are measured.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -9,9 +10,9 @@ use futures::{StreamExt, TryStreamExt};
 use serde_json::Value;
 use sotto_dev::issuer::PodTokenSpec;
 use sotto_tests::metrics;
-use sotto_tests::usage::Usage;
+use sotto_tests::usage::{self, Usage};
 
-use super::Bench;
+use super::{Bench, memory};
 use crate::floor_client::FloorClient;
 use crate::report::Bound::{AtLeast, AtMost};
 use crate::report::{Figure, Row};
@@ -27,11 +28,16 @@ const BYTES: usize = 64;
 const CLASS: &str = "five";
 const AT_ONCE: usize = 16;
 const REFRESH: &str = "60s";
-const REFRESHES_A_SECOND: f64 = VOLUMES as f64 / 60.0;
+const REFRESH_SECONDS: usize = 60;
+const REFRESHES_A_SECOND: f64 = VOLUMES as f64 / REFRESH_SECONDS as f64;
 /// Refreshes after which the windows begin: each volume's first one, which come twice as close as later ones.
 const FIRST_ONES: f64 = VOLUMES as f64;
-/// Refreshes that each window must have: half of those that come in 8 seconds.
-const FEWEST: f64 = 65.0;
+/// Seconds whose reads the floor's client makes for each window.
+const FLOOR_SECONDS: usize = 3;
+/// Between them: each finds the processor idle.
+const FLOOR_GAP: Duration = Duration::from_millis(200);
+/// A tenth of what lies between two beats.
+const LOOK: Duration = Duration::from_millis(100);
 /// How long refreshes, and memory that is steady, are waited for.
 const DEADLINE: Duration = Duration::from_secs(120);
 /// What a round leaves to be done in the background.
@@ -56,6 +62,8 @@ struct Filled {
     cpu: f64,
     /// Percent of a core, window by window.
     at_rest: Samples,
+    /// Of the floor's client, which reads as much.
+    floor_at_rest: Samples,
     /// Refreshes a second meanwhile.
     came: f64,
     end: Resident,
@@ -77,6 +85,7 @@ pub(crate) async fn measure(bench: &Bench) -> anyhow::Result<Vec<Row>> {
         steps: Vec::new(),
         cpu: 0.0,
         at_rest: Samples::default(),
+        floor_at_rest: Samples::default(),
         came: f64::NAN,
         end: [f64::NAN; 2],
     };
@@ -98,7 +107,10 @@ pub(crate) async fn measure(bench: &Bench) -> anyhow::Result<Vec<Row>> {
         tokio::time::sleep(SETTLE).await;
         filled.steps.push(resident(&volumes)?);
     }
-    (filled.at_rest, filled.came) = at_rest(bench, &volumes, scrape).await?;
+    bench.progress(format_args!("at rest, once each volume's first refresh has come"));
+    let (refreshed, ()) = tokio::join!(refreshed(scrape), memory::meanwhile(bench));
+    refreshed?;
+    at_rest(bench, &volumes, scrape, &mut filled).await?;
     bench.progress(format_args!("all unpublished"));
     let kubelet = volumes.kubelet();
     let ends = published.iter().map(|it| it.unpublish(&kubelet));
@@ -175,38 +187,105 @@ async fn round_of_floor(
         .await
 }
 
-/// CPU of all three processes while each volume asks every 60 s: of one refresh, as many as come a second, for a window has a few more of
-/// them or fewer. And how many came a second.
-async fn at_rest(
-    bench: &Bench,
-    volumes: &Volumes,
-    scrape: SocketAddr,
-) -> anyhow::Result<(Samples, f64)> {
-    let refreshes = || async {
-        let text = metrics::scrape(scrape).await?;
-        // Others would cost something else.
-        anyhow::Ok(metrics::sum(&text, "sotto_refreshes_total", "result=\"unchanged\""))
-    };
-    bench.progress(format_args!("at rest, until each volume's first refresh has come"));
-    let (filled, began) = (refreshes().await?, Instant::now());
-    while refreshes().await? - filled < FIRST_ONES {
+/// Refreshes that changed nothing: others would cost something else.
+async fn refreshes(scrape: SocketAddr) -> anyhow::Result<f64> {
+    let text = metrics::scrape(scrape).await?;
+    Ok(metrics::sum(&text, "sotto_refreshes_total", "result=\"unchanged\""))
+}
+
+/// Waits until as many have come as there are volumes, from now on.
+async fn refreshed(scrape: SocketAddr) -> anyhow::Result<()> {
+    let (filled, began) = (refreshes(scrape).await?, Instant::now());
+    while refreshes(scrape).await? - filled < FIRST_ONES {
         ensure!(began.elapsed() < DEADLINE, "not all volumes are refreshed");
         tokio::time::sleep(SETTLE).await;
     }
-    let windows = bench.plan.windows_at_rest;
-    let (mut percents, mut came) = (Vec::new(), 0.0);
-    for window in 1..=windows {
-        bench.progress(format_args!("at rest, window {window} of {windows}"));
-        // What is counted must not have cost anything meanwhile.
-        let (before, used_before) = (refreshes().await?, Usage::of(&volumes.pids())?.cpu);
-        tokio::time::sleep(bench.plan.window).await;
-        let used = Usage::of(&volumes.pids())?.cpu.saturating_sub(used_before);
-        let done = refreshes().await? - before;
-        ensure!(done >= FEWEST, "{done} refreshes in {:?}", bench.plan.window);
-        percents.push(100.0 * used.as_secs_f64() / done * REFRESHES_A_SECOND);
-        came += done / bench.plan.window.as_secs_f64() / windows as f64;
+    Ok(())
+}
+
+/// Waits until a beat's refreshes are done and the next ones are not yet due.
+async fn between_beats(scrape: SocketAddr) -> anyhow::Result<()> {
+    let (before, began) = (refreshes(scrape).await?, Instant::now());
+    while refreshes(scrape).await? == before {
+        ensure!(began.elapsed() < DEADLINE, "nothing is refreshed any more");
+        tokio::time::sleep(LOOK).await;
     }
-    Ok((Samples(percents), came))
+    tokio::time::sleep(SETTLE).await;
+    Ok(())
+}
+
+/// CPU of all three processes while each volume asks every 60 s: of one refresh, as many as come a second. And how many came a
+/// second. Between the windows, of a client that reads as much.
+async fn at_rest(
+    bench: &Bench,
+    volumes: &Arc<Volumes>,
+    scrape: SocketAddr,
+    filled: &mut Filled,
+) -> anyhow::Result<()> {
+    let (windows, length) = (bench.plan.windows_at_rest, bench.plan.window);
+    bench.progress(format_args!("at rest, {windows} windows of {} s", length.as_secs()));
+    let volumes = Arc::clone(volumes);
+    let counted = move || async move {
+        let floor = FloorReads::new(&volumes).await?;
+        // The first are the first of their connection.
+        floor.percent().await?;
+        let (mut ours, mut its, mut came) = (Vec::new(), Vec::new(), 0.0);
+        for window in 0..windows {
+            // Either goes first as often as the other.
+            if window % 2 == 0 {
+                its.push(floor.percent().await?);
+            }
+            between_beats(scrape).await?;
+            // What is counted must not have cost anything meanwhile.
+            let (before, used_before) = (refreshes(scrape).await?, Usage::of(&volumes.pids())?.cpu);
+            let began = Instant::now();
+            tokio::time::sleep(length).await;
+            let used = Usage::of(&volumes.pids())?.cpu.saturating_sub(used_before);
+            let (took, done) = (began.elapsed().as_secs_f64(), refreshes(scrape).await? - before);
+            ensure!(done >= took * REFRESHES_A_SECOND / 2.0, "{done} refreshes in {took} s");
+            ours.push(100.0 * used.as_secs_f64() / done * REFRESHES_A_SECOND);
+            came += done / took / windows as f64;
+            if window % 2 != 0 {
+                its.push(floor.percent().await?);
+            }
+        }
+        Ok((Samples(ours), Samples(its), came))
+    };
+    (filled.at_rest, filled.floor_at_rest, filled.came) =
+        bench.processors.awaited_on_side(counted).await?;
+    Ok(())
+}
+
+/// The least client, which reads as many secrets as the volumes ask for.
+struct FloorReads {
+    client: FloorClient,
+    token: String,
+    paths: Vec<String>,
+}
+
+impl FloorReads {
+    async fn new(volumes: &Volumes) -> anyhow::Result<Self> {
+        let client = FloorClient::connect(volumes.store()).await?;
+        let pod = PodTokenSpec::new("payments", ACCOUNT, "floor", "node-1");
+        let token = client.login(&volumes.scene.issuer().mint(&pod)).await?;
+        let paths = (0..SECRETS).map(|number| secret(CLASS, number)).collect();
+        Ok(Self { client, token, paths })
+    }
+
+    /// Percent of a core, as it reads what the volumes ask for in some seconds: those of a second at once, as they come.
+    async fn percent(&self) -> anyhow::Result<f64> {
+        let at_once = VOLUMES / REFRESH_SECONDS;
+        let mut used = Duration::ZERO;
+        for _ in 0..FLOOR_SECONDS {
+            tokio::time::sleep(FLOOR_GAP).await;
+            let before = usage::cpu_of_this_thread()?;
+            let reads = (0..at_once).map(|_| self.client.read(&self.token, &self.paths));
+            futures::future::try_join_all(reads).await?;
+            used += usage::cpu_of_this_thread()?.saturating_sub(before);
+        }
+        let refreshes = (FLOOR_SECONDS * at_once) as f64;
+        Ok(100.0 * used.as_secs_f64() / refreshes * REFRESHES_A_SECOND)
+    }
 }
 
 impl Filled {
@@ -262,6 +341,7 @@ impl Filled {
                     csi(self.end)
                 )),
             row("CPU at rest, 1,000 volumes of 5 secrets, every 60 s", "% of a core", self.at_rest)
+                .beside("client: the same reads", self.floor_at_rest)
                 .goal(Figure::Ours, AtMost(1.0))
                 .note(format!(
                     "{:.0} µs of CPU for a refresh of {} secrets; a thousand volumes have {:.1} of them a second, and {:.1} came \

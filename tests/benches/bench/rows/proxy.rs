@@ -1,6 +1,6 @@
 //! Rows beside `bao proxy`: the sidecar of those who ask over HTTP instead of reading files.
 //!
-//! Measured: exec -> the first secret, the memory of either, and what one more look at the same secret costs the
+//! Measured: exec -> the first secret, and what one more look at the same secret costs the
 //! application: a file that is opened, read and closed, or a request over a connection that it keeps.
 
 use std::time::Instant;
@@ -9,10 +9,9 @@ use anyhow::ensure;
 use sotto_dev::bao::Bao;
 use sotto_dev::node::Injected;
 use sotto_tests::scene::Scene;
-use sotto_tests::usage::Usage;
 
 use super::Bench;
-use super::sidecar::{CLASS, LOOKED_AT, SETTLE, Sidecar, is_built, mib, scene};
+use super::sidecar::{BINARY, CLASS, Sidecar, is_built, scene};
 use crate::peer::proxy::{Asking, Proxy};
 use crate::reading::Operation;
 use crate::report::{Row, State};
@@ -31,7 +30,6 @@ const READS: usize = 20 * LOOKS;
 struct Side {
     /// To the first secret, ms.
     start: Samples,
-    memory: Samples,
     /// One more look, microseconds.
     look: Samples,
 }
@@ -48,12 +46,11 @@ pub(crate) async fn measure(bench: &Bench) -> anyhow::Result<Vec<Row>> {
     };
     let mut rows = vec![
         row("sidecar: exec -> first secret, cold, beside a proxy", "ms", |side| &side.start),
-        row("sidecar: memory, 1 secrets, beside a proxy", "MiB", |side| &side.memory),
         row("the same secret again, audited, beside a proxy", "µs", |side| &side.look)
             .note("a file that is opened, read and closed; a request over a kept connection, which the proxy sends on to the store"),
     ];
     if !is_built {
-        rows.iter_mut().for_each(|row| row.state = State::NotBuilt("sotto-agent"));
+        rows.iter_mut().for_each(|row| row.state = State::NotBuilt(BINARY));
     }
     Ok(rows)
 }
@@ -69,13 +66,6 @@ async fn beside(bench: &Bench, (ours, peer): (&mut Side, &mut Side)) -> anyhow::
         ours.start.0.push(sidecar.took);
         let pids = [sidecar.pid()?, proxy.pid()];
         bench.processors.pin_side(&pids)?;
-        if start <= LOOKED_AT {
-            tokio::time::sleep(SETTLE).await;
-            let [own, other] = pids.map(|pid| Usage::of(&[pid]));
-            let (own, other) = (own?, other?);
-            ours.memory.0.push(mib(own.pss_kib.unwrap_or(own.rss_kib)));
-            peer.memory.0.push(mib(other.rss_kib));
-        }
         ours.look.0.push(read(bench, &scene, &mut sidecar.pod).await?);
         peer.look.0.push(ask(bench, &proxy).await?);
         proxy.end().await?;

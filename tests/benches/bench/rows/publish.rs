@@ -30,15 +30,17 @@ pub(crate) async fn measure(bench: &Bench) -> anyhow::Result<Vec<Row>> {
     let [ours, floor] = bench.processors.awaited_on_side(move || pairs_of(volumes, pairs)).await?;
     let what = format!("NodePublishVolume -> first byte read, {SECRETS} secrets, warm");
     let row = Row::new(GROUP, what, "ms", ours).beside("client: login + reads", floor);
-    let more = row.figure(Figure::Difference);
-    let row = row.goal(Figure::Difference, AtMost(1.0)).note(format!(
-        "{more:.2} ms more than the floor, all of it on one core. perf sched, in microseconds: 360 kubelet's connection and \
-         request (HTTP/2 anew), 100 the look at the target and Prepare, 490 class, plan, token's check and login, 510 \
-         snapshot, server and what the supervisor keeps, 50 the mount's showing, 250 the answer through gRPC, 200 eleven FUSE \
-         requests. The mount made while the store answers, and one thread less, were tried: no gain that stood out. It would \
-         take a driver and an agent in one process, which the design forbids, or a kubelet that keeps its connection"
-    ));
-    Ok(vec![row])
+    Ok(vec![row.goal(Figure::Difference, AtMost(1.0)).note_of(|row| {
+        format!(
+            "{:.2} ms more than the floor, all of it on one core. perf sched, in microseconds: 360 kubelet's connection and \
+             request (HTTP/2 anew), 100 the look at the target and Prepare, 490 class, plan, token's check and login, 510 \
+             snapshot, server and what the supervisor keeps, 50 the mount's showing, 250 the answer through gRPC, 200 eleven \
+             FUSE requests. The mount made while the store answers, and one thread less, were tried: no gain that stood out. \
+             It would take a driver and an agent in one process, which the design forbids, or a kubelet that keeps its \
+             connection",
+            row.figure(Figure::Difference)
+        )
+    })])
 }
 
 async fn pairs_of(volumes: Arc<Volumes>, pairs: usize) -> anyhow::Result<[Samples; 2]> {

@@ -2,24 +2,25 @@
 //! second for 1 and for 50 secrets.
 //!
 //! Measured: from a write in the store to its content readable (each side's writes begin at the same even spread of
-//! moments of its interval); the CPU time of all of its processes (supervisor, worker and driver; the agent's) at
-//! rest and while one secret changes every second and nobody reads; their memory.
+//! moments of its interval); the CPU time of all of its processes (supervisor, worker, driver and helpers; the agent's)
+//! at rest and while one secret changes every second and nobody reads.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::Context;
 use serde_json::json;
+use sotto_tests::cpu_time::CpuTime;
 use sotto_tests::files;
-use sotto_tests::usage::Usage;
 use tokio::time::Instant;
 
 use super::Bench;
 use crate::peer::Peer;
+use crate::plan::PASSES;
 use crate::report::Bound::AtMost;
 use crate::report::{Figure, Row};
 use crate::stats::Samples;
-use crate::volumes::{Volumes, secret};
+use crate::volumes::{Published, Volumes, secret};
 
 pub(crate) const GROUP: &str = "rotation";
 const SECRETS: [usize; 2] = [1, 50];
@@ -28,43 +29,60 @@ const INTERVAL: Duration = Duration::from_secs(1);
 /// How far apart two looks at a file are: 0.3 % of what is measured.
 const POLL: Duration = Duration::from_millis(2);
 const SEEN_DEADLINE: Duration = Duration::from_secs(30);
-/// Parts of the time for which CPU time is counted, a sample each.
-const PARTS: u32 = 4;
-/// The seconds after a start are not rest.
-const SETTLE: Duration = Duration::from_secs(3);
+/// Samples of CPU time in a start, at rest and while one secret changes.
+const PARTS: u32 = 2;
+/// The first second after a start is not rest, nor is the turn that comes then.
+const SETTLE: Duration = INTERVAL;
 const OURS: &str = "ours";
 const PEERS: &str = "peers";
 const PEER: &str = "bao agent";
+
+const BY_CGROUP: &str =
+    "the helpers that make a turn and end are counted to the microsecond, in a cgroup";
+const BY_CLOCKS: &str = "the helpers that make a turn and end are counted in units of 10 ms: no cgroup can be made here";
 
 /// One of the two that are compared.
 struct Side {
     class: &'static str,
     files: PathBuf,
-    roots: Vec<u32>,
+    cpu: CpuTime,
     secrets: usize,
 }
 
-/// What one side took.
+/// Both, at one store. The node is the last to go: it has the cgroups.
+struct Started {
+    peer: Peer,
+    published: Published,
+    /// Ours, the peer's.
+    sides: [Side; 2],
+    volumes: Volumes,
+}
+
+/// What one side took, in all starts.
+#[derive(Default)]
 struct Figures {
     rotations: Samples,
     at_rest: Samples,
     rotating: Samples,
-    memory: Samples,
+    /// How the CPU time of a turn's helpers was counted.
+    helpers: &'static str,
 }
 
 pub(crate) async fn measure(bench: &Bench) -> anyhow::Result<Vec<Row>> {
     let mut rows = Vec::new();
     for secrets in SECRETS {
-        bench.progress(format_args!("{secrets} secrets"));
         let [ours, peers] =
-            with(bench, secrets).await.with_context(|| format!("{secrets} secrets"))?;
+            Box::pin(with(bench, secrets)).await.with_context(|| format!("{secrets} secrets"))?;
         let row = |what: &str, unit, value: fn(&Figures) -> Samples| {
             let row = Row::new(GROUP, format!("{what}, {secrets} secrets"), unit, value(&ours));
             row.beside(PEER, value(&peers))
         };
-        let cpu = |row: Row| match secrets {
-            1 => row,
-            _ => row.goal(Figure::Ours, AtMost(2.0)).goal(Figure::Ratio, AtMost(0.1)),
+        let cpu = |row: Row| {
+            let row = row.note(ours.helpers);
+            match secrets {
+                1 => row,
+                _ => row.goal(Figure::Ours, AtMost(2.0)).goal(Figure::Ratio, AtMost(0.1)),
+            }
         };
         rows.push(
             row("rotation: write -> readable, interval 1 s", "s", |it| it.rotations.clone())
@@ -77,81 +95,153 @@ pub(crate) async fn measure(bench: &Bench) -> anyhow::Result<Vec<Row>> {
         let percent = "% of a core";
         rows.push(cpu(row("... CPU, one changing a second", percent, |it| it.rotating.clone())));
         rows.push(cpu(row("... CPU, nothing changing", percent, |it| it.at_rest.clone())));
-        rows.push(row("... memory, driver included", "MiB", |it| it.memory.clone()));
     }
     Ok(rows)
 }
 
 async fn with(bench: &Bench, secrets: usize) -> anyhow::Result<[Figures; 2]> {
-    let volumes = Volumes::start(bench.processors, |_| {}).await?;
-    volumes.class(OURS, &vec![64; secrets]).await?;
-    volumes.class(PEERS, &vec![64; secrets]).await?;
-    let published = volumes.publish(OURS, "1s").await?;
-    let peer = Peer::start(&volumes.scene, secrets, |number| secret(PEERS, number)).await?;
-    let sides = [
-        Side {
-            class: OURS,
-            files: published.target.clone(),
-            roots: volumes.pids().to_vec(),
-            secrets,
-        },
-        Side { class: PEERS, files: peer.files(), roots: vec![peer.pid()], secrets },
-    ];
-    for side in &sides {
-        bench.processors.pin_side(&side.roots)?;
+    let mut figures = [Figures::default(), Figures::default()];
+    for start in 0..bench.plan.rotation_starts {
+        bench.progress(format_args!("{secrets} secrets, start {}", start + 1));
+        let started = Started::new(bench, secrets).await?;
+        tokio::time::sleep(SETTLE).await;
+        started.measure(bench, Spots::of(bench, start), &mut figures).await?;
+        started.end().await?;
     }
-    tokio::time::sleep(SETTLE).await;
-    let [ours, peers] = &sides;
-    let mut memory = [Samples::default(), Samples::default()];
-    let window = bench.plan.window;
-    let at_rest = cpu(&sides, window).await?;
-    look_at_memory(&sides, &mut memory)?;
-    let samples = bench.plan.rotations;
-    let (of_ours, of_peers) =
-        tokio::try_join!(rotations(&volumes, ours, samples), rotations(&volumes, peers, samples))?;
-    look_at_memory(&sides, &mut memory)?;
-    let seconds = window.as_secs() as usize;
-    let (rotating, ()) =
-        tokio::try_join!(cpu(&sides, window), write_each_second(&volumes, &sides, seconds))?;
-    look_at_memory(&sides, &mut memory)?;
-    peer.end().await?;
-    published.unpublish(volumes.scene.kubelet()).await?;
-    let sides = [of_ours, of_peers].into_iter().zip(at_rest).zip(rotating).zip(memory);
-    let figures = sides.map(|(((rotations, at_rest), rotating), memory)| Figures {
-        rotations,
-        at_rest,
-        rotating,
-        memory,
-    });
-    figures.collect::<Vec<_>>().try_into().map_err(|_| anyhow::anyhow!("not two sides"))
+    Ok(figures)
 }
 
-fn look_at_memory(sides: &[Side; 2], memory: &mut [Samples; 2]) -> anyhow::Result<()> {
-    for (side, Samples(of_side)) in sides.iter().zip(memory) {
-        of_side.push(Usage::of(&side.roots)?.rss_kib as f64 / 1024.0);
+/// When in the interval a start's writes begin, and of which secret each is: those of all starts and passes fall evenly.
+#[derive(Clone, Copy)]
+struct Spots {
+    starts: usize,
+    start: usize,
+    writes: usize,
+}
+
+impl Spots {
+    fn of(bench: &Bench, start: usize) -> Self {
+        let (starts, writes) = (bench.plan.rotation_starts, bench.plan.rotations);
+        Self { starts: PASSES * starts, start: bench.pass() * starts + start, writes }
     }
-    Ok(())
+
+    /// The part of the interval, and the secret. Neighbours are far from each other: 3 and 5, or 10, have no divisor in
+    /// common.
+    fn of_write(self, write: usize, secrets: usize) -> (f64, usize) {
+        let all = self.starts * self.writes;
+        let part = (write * 3 % self.writes * self.starts + self.start) as f64 + 0.5;
+        (part / all as f64, (write * self.starts + self.start) * secrets / all)
+    }
+}
+
+impl Started {
+    async fn new(bench: &Bench, secrets: usize) -> anyhow::Result<Self> {
+        let volumes = Volumes::start(bench.processors, |_| {}).await?;
+        volumes.class(OURS, &vec![64; secrets]).await?;
+        volumes.class(PEERS, &vec![64; secrets]).await?;
+        let published = volumes.publish(OURS, "1s").await?;
+        let peer = Peer::start(&volumes.scene, secrets, |number| secret(PEERS, number)).await?;
+        let side = |class, files, roots: &[u32]| {
+            bench.processors.pin_side(roots)?;
+            let cpu = CpuTime::of(roots, volumes.scene.node().cgroup_of_pod(class)?)?;
+            anyhow::Ok(Side { class, files, cpu, secrets })
+        };
+        let sides = [
+            side(OURS, published.target.clone(), &volumes.pids())?,
+            side(PEERS, peer.files(), &[peer.pid()])?,
+        ];
+        Ok(Self { peer, published, sides, volumes })
+    }
+
+    async fn measure(
+        &self,
+        bench: &Bench,
+        spots: Spots,
+        figures: &mut [Figures; 2],
+    ) -> anyhow::Result<()> {
+        let ([ours, peers], part) = (&self.sides, bench.plan.part);
+        rotation(&self.volumes, ours, 0, "settled").await?;
+        between_refreshes(Instant::now()).await;
+        let at_rest = cpu(&self.sides, part).await?;
+        let ((of_ours, last), (of_peers, _)) = tokio::try_join!(
+            rotations(&self.volumes, ours, spots),
+            rotations(&self.volumes, peers, spots)
+        )?;
+        between_refreshes(last).await;
+        let seconds = (part * PARTS).as_secs() as usize;
+        let (rotating, ()) =
+            tokio::try_join!(cpu(&self.sides, part), self.write_each_second(seconds))?;
+        let taken = [of_ours, of_peers].into_iter().zip(at_rest).zip(rotating).zip(&self.sides);
+        for (figures, (((rotations, at_rest), rotating), side)) in figures.iter_mut().zip(taken) {
+            figures.rotations.0.extend(rotations.0);
+            figures.at_rest.0.extend(at_rest.0);
+            figures.rotating.0.extend(rotating.0);
+            figures.helpers = if side.cpu.is_exact() { BY_CGROUP } else { BY_CLOCKS };
+        }
+        Ok(())
+    }
+
+    /// Writes one secret of each side a second; the last values must arrive.
+    async fn write_each_second(&self, seconds: usize) -> anyhow::Result<()> {
+        let mut ticks = tokio::time::interval(INTERVAL);
+        let mut last = (0, String::new());
+        for tick in 0..seconds {
+            ticks.tick().await;
+            last = (tick % self.sides[0].secrets, format!("tick {tick}"));
+            for side in &self.sides {
+                write(&self.volumes, side, last.0, &last.1).await?;
+            }
+        }
+        ticks.tick().await;
+        for side in &self.sides {
+            seen(&side.file(last.0), &last.1).await?;
+        }
+        Ok(())
+    }
+
+    async fn end(self) -> anyhow::Result<()> {
+        self.peer.end().await?;
+        self.published.unpublish(self.volumes.scene.kubelet()).await
+    }
+}
+
+impl Side {
+    fn file(&self, secret: usize) -> PathBuf {
+        self.files.join(format!("s{secret}"))
+    }
 }
 
 /// Seconds from before each write until its content was read. The first is not counted: it finds the phase.
-async fn rotations(volumes: &Volumes, side: &Side, samples: usize) -> anyhow::Result<Samples> {
-    let mut seconds = Vec::with_capacity(samples);
+/// Also when the last was read.
+async fn rotations(
+    volumes: &Volumes,
+    side: &Side,
+    spots: Spots,
+) -> anyhow::Result<(Samples, Instant)> {
+    let mut seconds = Vec::with_capacity(spots.writes);
     rotation(volumes, side, 0, "phase").await?;
-    for sample in 0..samples {
-        // Each part of the interval once, far from its neighbours: 7 and 20 have no divisor in common.
-        let part = ((sample * 7 % samples) as f64 + 0.5) / samples as f64;
+    for write in 0..spots.writes {
+        let (part, secret) = spots.of_write(write, side.secrets);
         tokio::time::sleep(INTERVAL.mul_f64(part)).await;
-        // Of all alike: one that a refresh reads late has longer to be in it than one that it reads first.
-        let secret = sample * side.secrets / samples;
-        seconds.push(rotation(volumes, side, secret, &format!("value {sample}")).await?);
+        seconds.push(rotation(volumes, side, secret, &format!("value {write}")).await?);
     }
-    Ok(Samples(seconds))
+    Ok((Samples(seconds), Instant::now()))
+}
+
+/// Waits until half an interval lies between now and our refreshes, of which one was seen then: so each second has one of
+/// them. Where the peer's lie is left to chance.
+async fn between_refreshes(seen: Instant) {
+    let mut next = seen + INTERVAL / 2;
+    while next < Instant::now() {
+        next += INTERVAL;
+    }
+    tokio::time::sleep_until(next).await;
 }
 
 async fn rotation(volumes: &Volumes, side: &Side, at: usize, value: &str) -> anyhow::Result<f64> {
     let began = Instant::now();
     write(volumes, side, at, value).await?;
-    seen(side, at, value).await?;
+    seen(&side.file(at), value).await?;
     Ok(began.elapsed().as_secs_f64())
 }
 
@@ -160,11 +250,10 @@ async fn write(volumes: &Volumes, side: &Side, at: usize, value: &str) -> anyhow
     volumes.scene.write(&path, json!({ "password": value })).await.map(drop)
 }
 
-/// Waits until a side's file has the value.
-async fn seen(side: &Side, at: usize, value: &str) -> anyhow::Result<()> {
-    let file = side.files.join(format!("s{at}"));
+/// Waits until a file has the value.
+pub(super) async fn seen(file: &Path, value: &str) -> anyhow::Result<()> {
     let seen = async {
-        while files::read(file.clone()).await? != value {
+        while files::read(file.to_owned()).await? != value {
             tokio::time::sleep(POLL).await;
         }
         anyhow::Ok(())
@@ -173,16 +262,16 @@ async fn seen(side: &Side, at: usize, value: &str) -> anyhow::Result<()> {
     in_time.with_context(|| format!("{} never shows {value:?}", file.display()))?
 }
 
-/// Percent of a core that each side uses for so long from now on, part by part.
-async fn cpu(sides: &[Side; 2], window: Duration) -> anyhow::Result<[Samples; 2]> {
+/// Percent of a core that each side uses from now on, part by part.
+async fn cpu(sides: &[Side; 2], part: Duration) -> anyhow::Result<[Samples; 2]> {
     let used = || {
-        let [ours, peers] = sides.each_ref().map(|side| Usage::of(&side.roots).map(|it| it.cpu));
+        let [ours, peers] = sides.each_ref().map(|side| side.cpu.used());
         anyhow::Ok([ours?, peers?])
     };
     let mut percents = [Samples::default(), Samples::default()];
     for _ in 0..PARTS {
         let (before, began) = (used()?, Instant::now());
-        tokio::time::sleep(window / PARTS).await;
+        tokio::time::sleep(part).await;
         let (after, took) = (used()?, began.elapsed());
         for (at, Samples(percents)) in percents.iter_mut().enumerate() {
             let used = after[at].saturating_sub(before[at]);
@@ -190,26 +279,4 @@ async fn cpu(sides: &[Side; 2], window: Duration) -> anyhow::Result<[Samples; 2]
         }
     }
     Ok(percents)
-}
-
-/// Writes one secret of each side a second; the last values must arrive.
-async fn write_each_second(
-    volumes: &Volumes,
-    sides: &[Side; 2],
-    seconds: usize,
-) -> anyhow::Result<()> {
-    let mut ticks = tokio::time::interval(INTERVAL);
-    let mut last = (0, String::new());
-    for tick in 0..seconds {
-        ticks.tick().await;
-        last = (tick % sides[0].secrets, format!("tick {tick}"));
-        for side in sides {
-            write(volumes, side, last.0, &last.1).await?;
-        }
-    }
-    ticks.tick().await;
-    for side in sides {
-        seen(side, last.0, &last.1).await?;
-    }
-    Ok(())
 }
