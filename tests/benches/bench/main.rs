@@ -64,7 +64,7 @@ fn run(plan: Plan) -> anyhow::Result<ExitCode> {
     let rows = runtime.block_on(rows::measure(&bench));
     let path = run.write(&bench.plan, &rows)?;
     say(format_args!(
-        "\n{} build{}; {}; load average {} before, {} after; median (between these lie four samples of five)\n",
+        "\n{} build{}; {}; load average {} before, {} after; median (quartiles)\n",
         results::build(),
         if bench.plan.is_quick { ", quick" } else { "" },
         processors.in_words(),

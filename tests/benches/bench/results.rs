@@ -11,7 +11,7 @@ use crate::report::{Bound, Figure, Row, State, in_words};
 use crate::stats::Samples;
 
 /// Raised with each change that a reader of the file would notice.
-const SCHEMA: &str = "sotto-bench/2";
+const SCHEMA: &str = "sotto-bench/1";
 
 /// The run as a whole.
 pub(crate) struct Run {
@@ -85,7 +85,7 @@ fn row(row: &Row) -> Value {
 
 fn samples(of: &Samples) -> Value {
     let spread = of.spread();
-    json!({ "median": spread.median, "low": spread.low, "high": spread.high, "all": of.0 })
+    json!({ "median": spread.median, "q1": spread.low, "q3": spread.high, "all": of.0 })
 }
 
 fn name(figure: Figure) -> &'static str {

@@ -1,4 +1,4 @@
-//! Samples and what is said of them: median, spread, and ratios pair by pair.
+//! Samples and what is said of them: median, quartiles, and ratios pair by pair.
 //!
 //! Invariant: of no sample nothing is said; NaN meets no goal.
 
@@ -6,8 +6,7 @@
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Samples(pub(crate) Vec<f64>);
 
-/// The median, and between what four samples of five lie. Half of them, between the quartiles, is too little to tell two runs
-/// apart: of 38 rows, one parts by chance.
+/// Median and quartiles.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Spread {
     pub(crate) low: f64,
@@ -24,7 +23,7 @@ impl Samples {
     pub(crate) fn spread(&self) -> Spread {
         let mut sorted = self.0.clone();
         sorted.sort_by(f64::total_cmp);
-        let [low, median, high] = [0.1, 0.5, 0.9].map(|part| quantile(&sorted, part));
+        let [low, median, high] = [0.25, 0.5, 0.75].map(|part| quantile(&sorted, part));
         Spread { low, median, high }
     }
 
