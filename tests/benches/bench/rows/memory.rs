@@ -100,7 +100,7 @@ async fn starts(bench: &Bench, secrets: usize, is_built: bool) -> anyhow::Result
     Ok(looks)
 }
 
-/// A sidecar, its peers, and the files where each shows the first secret.
+/// A sidecar and its peers, each once it has shown a second new value.
 async fn of_sidecar(
     scene: &Scene<Bao>,
     secrets: usize,
