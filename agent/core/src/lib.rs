@@ -15,6 +15,7 @@
 //! | [`lease`] | when leases and their token are prolonged, or what was read under them is read anew |
 //! | [`audit`] | the record of each decision |
 //! | [`clock`] | wall time that tests can set |
+//! | [`fnv`] | a hash that is the same in every build |
 #![forbid(unsafe_code)]
 
 pub mod attributes;
@@ -22,6 +23,7 @@ pub mod audit;
 pub mod breaker;
 pub mod class;
 pub mod clock;
+pub mod fnv;
 pub mod fuse_init;
 pub mod identity;
 pub mod lease;

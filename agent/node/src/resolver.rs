@@ -13,6 +13,7 @@ use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use prost::Message as _;
+use sotto_core::clock::milliseconds;
 use sotto_core::identity::VolumeId;
 use sotto_core::rotation::OnRevoke;
 use sotto_handoff::link::{Answer, Handler};
@@ -143,8 +144,6 @@ impl Resolver {
 }
 
 fn refresh(resolution: &Resolution) -> AssignedRefresh {
-    let milliseconds =
-        |time: std::time::Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
     AssignedRefresh {
         interval_ms: milliseconds(resolution.refresh.interval),
         max_stale_ms: milliseconds(resolution.refresh.max_stale),

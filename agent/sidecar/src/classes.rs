@@ -7,6 +7,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use sotto_core::clock::milliseconds;
 use sotto_core::identity::{ClassName, Namespace};
 use sotto_handoff::link::CallError;
 use sotto_handoff::message::{Code, Resolve};
@@ -84,7 +85,7 @@ impl AssignedClasses {
             volume_id: message.volume_id.clone(),
             pod: message.pod.clone(),
             secret_provider_class: message.secret_provider_class.clone(),
-            deadline_ms: u64::try_from(DEADLINE.as_millis()).unwrap_or(u64::MAX),
+            deadline_ms: milliseconds(DEADLINE),
         };
         let assignment = self.driver.resolve(request, DEADLINE).await;
         self.judge(assignment.as_ref().err());

@@ -6,11 +6,11 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
 
 use sotto_core::attributes::{
     AttributeError, SERVICE_ACCOUNT_TOKENS, SidecarAttributes, VolumeAttributes,
 };
+use sotto_core::clock::milliseconds;
 use sotto_core::identity::{IdentifierError, VolumeId, WorkloadIdentity};
 use sotto_core::secret::{SecretBytes, SecretString};
 use sotto_proto::csi::v1::{
@@ -361,10 +361,6 @@ fn take_secrets(
     }
     let tokens = tokens.map(SecretBytes::from).filter(|tokens| !tokens.is_empty());
     (tokens, publish_secrets(&others))
-}
-
-fn milliseconds(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]

@@ -11,6 +11,7 @@
 //! `..data` has another number in each generation, because the kernel caches a link's target by its inode.
 
 use super::Generation;
+use crate::fnv::fnv1a;
 
 /// An inode number as the kernel sees it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -44,14 +45,10 @@ impl Inode {
         Self(DATA_LINK_BIT | generation.get())
     }
 
-    /// The link `name` in the root. FNV-1a: stable between builds, unlike the standard library's hasher.
-    /// The builder refuses a volume whose names collide.
+    /// The link `name` in the root, the same in every build. The builder refuses a volume whose names collide.
     #[must_use]
     pub fn of_link(name: &str) -> Self {
-        let hash = name.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
-            (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
-        });
-        Self(LINK_BIT | hash)
+        Self(LINK_BIT | fnv1a(name.bytes()))
     }
 
     /// Which generation a `..data` of this number points to; `None` for everything else.
@@ -69,5 +66,16 @@ impl Inode {
         }
         let index = usize::try_from(self.0 & (Self::MAX_NODES as u64 - 1)).ok()?;
         Generation::new(self.0 >> INDEX_BITS).map(|generation| (generation, index))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_link_has_the_same_number_in_every_build() {
+        // The kernel keeps it while the next agent takes over.
+        assert_eq!(Inode::of_link("s0").0, 0x88d8_fe07_b578_cf96);
     }
 }

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::core::{ApiResource, DynamicObject, GroupVersionKind};
 use serde_json::json;
+use sotto_core::fnv::fnv1a;
 use sotto_core::identity::NodeName;
 
 use super::{PodStatus, StatusKey};
@@ -34,7 +35,7 @@ pub(super) fn name(key: &StatusKey) -> String {
     if whole.len() <= LONGEST_NAME_BYTES {
         return whole;
     }
-    let hash = fnv1a(whole.as_bytes());
+    let hash = fnv1a(whole.bytes());
     let kept = whole[..LONGEST_NAME_BYTES - 17].trim_end_matches(['.', '-']);
     format!("{kept}-{hash:016x}")
 }
@@ -71,13 +72,6 @@ fn objects(status: &PodStatus) -> Vec<serde_json::Value> {
         .into_iter()
         .map(|one| json!({"id": shown(&one.id), "version": shown(&one.version)}))
         .collect()
-}
-
-/// FNV-1a: the same in every process, and nothing depends on its strength.
-fn fnv1a(bytes: &[u8]) -> u64 {
-    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
-        (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3)
-    })
 }
 
 #[cfg(test)]
@@ -135,6 +129,8 @@ mod tests {
             ..status(&"a".repeat(253)).key
         });
         assert_eq!(one.len(), 253);
+        // The same in every build: the next agent must find what this one made.
+        assert!(one.ends_with("-aebd8126c5053770"), "{one}");
         assert_ne!(one, other);
     }
 

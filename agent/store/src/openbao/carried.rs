@@ -7,6 +7,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use http::HeaderValue;
 use serde::{Deserialize, Serialize};
+use sotto_core::clock::{milliseconds, nearest_millisecond};
 use tokio::time::Instant;
 use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
@@ -15,8 +16,6 @@ use crate::session::TokenLife;
 
 /// Of a token in JSON, beside its own text: more than its fixed part needs.
 const FRAME_BYTES: usize = 512;
-/// A time that was carried before is carried as the same one, whichever way the two clocks differ now.
-const HALF_A_MILLISECOND: Duration = Duration::from_micros(500);
 
 /// Tokens, and what they are good for: at no other store, and for no other login, are they shown.
 #[derive(Serialize, Deserialize)]
@@ -70,7 +69,7 @@ fn carry(token: &Token) -> Option<Carried> {
         token: text(&token.header)?,
         index: token.index.as_ref().and_then(text),
         ttl_ms: token.life.ttl.map(milliseconds),
-        since_ms: milliseconds(since.duration_since(UNIX_EPOCH).ok()? + HALF_A_MILLISECOND),
+        since_ms: nearest_millisecond(since)?,
         renewable: token.life.renewable,
         is_batch: token.is_batch,
     })
@@ -90,10 +89,6 @@ fn token(carried: &Carried) -> Option<Token> {
         renewable: carried.renewable,
     };
     Some(Token { header, index, life, is_batch: carried.is_batch })
-}
-
-fn milliseconds(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]

@@ -10,6 +10,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use prost::Message;
 use sotto_core::class::SecretProviderClass;
+use sotto_core::clock::{milliseconds, nearest_millisecond};
 use sotto_core::names::ObjectPath;
 use sotto_core::secret::SecretString;
 use sotto_core::snapshot::Snapshot;
@@ -24,8 +25,6 @@ use super::held::Held;
 use super::request::VolumeSpec;
 use super::wipe::copied;
 
-/// A time that was told before is told as the same one, whichever way the two clocks differ now.
-const HALF_A_MILLISECOND: Duration = Duration::from_micros(500);
 /// What was left is left again after so long, though it is the same: it may have been lost.
 const LEFT_FOR: Duration = Duration::from_secs(3_600);
 
@@ -117,7 +116,7 @@ impl Left<'_> {
         v1::Lease {
             id: lease.id.as_ref().map(|id| id.expose().to_owned()).unwrap_or_default(),
             duration_ms: milliseconds(lease.life.duration),
-            since_ms: since_epoch(since + HALF_A_MILLISECOND),
+            since_ms: nearest_millisecond(since).unwrap_or_default(),
             renewable: lease.life.renewable,
             objects: lease.objects.iter().map(|index| *index as u32).collect(),
         }
@@ -181,10 +180,6 @@ fn generation_message(snapshot: &Arc<Snapshot>) -> v1::Generation {
         created_ns: u64::try_from(created.as_nanos()).unwrap_or(u64::MAX),
         objects: snapshot.versions().iter().filter_map(|one| object(&one.id)).collect(),
     }
-}
-
-fn milliseconds(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 fn since_epoch(time: SystemTime) -> u64 {

@@ -4,6 +4,7 @@
 //! digest under a key that never leaves the agents (see `sotto_store`), so whoever reads the driver's memory can
 //! neither see nor guess one. Told to the driver, which keeps it for the next agent.
 
+use sotto_core::fnv::Fnv1a;
 use sotto_core::snapshot::{FileMode, Generation, NodeKind, ObjectVersion, Snapshot};
 use sotto_handoff::message;
 
@@ -66,22 +67,21 @@ pub(super) fn mode_of(snapshot: &Snapshot, path: &str) -> Option<FileMode> {
     }
 }
 
-/// FNV-1a: the same in every build.
-struct Hash(u64);
+/// Of several parts: where each ends counts. The same in every build, for the driver keeps it from one agent for the next.
+struct Hash(Fnv1a);
 
 impl Hash {
     fn new() -> Self {
-        Self(0xcbf2_9ce4_8422_2325)
+        Self(Fnv1a::EMPTY)
     }
 
     /// No name and no version has a byte 0.
     fn with(self, bytes: impl IntoIterator<Item = u8>) -> Self {
-        let fold = |hash: u64, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
-        Self(bytes.into_iter().chain([0]).fold(self.0, fold))
+        Self(self.0.with(bytes).with([0]))
     }
 
     fn finish(self) -> u64 {
-        self.0.max(1)
+        self.0.get().max(1)
     }
 }
 
@@ -112,6 +112,11 @@ mod tests {
         assert_eq!(one, content(&snapshot(1, 0o444, "3@t", "never looked at")));
         assert_ne!(one, content(&snapshot(1, 0o440, "3@t", "x")));
         assert_ne!(one, content(&snapshot(1, 0o444, "4@t", "x")));
+    }
+
+    #[test]
+    fn a_fingerprint_is_the_same_in_every_build() {
+        assert_eq!(layout(["a", "b/c"].into_iter()), 0x19b1_eb14_eabc_4244);
     }
 
     #[test]
