@@ -1,10 +1,19 @@
-//! The machine: who runs where, and what else it is doing.
+//! The machine: who runs where, what of the binaries is in memory, and what else it is doing.
 //!
 //! Store and bench share one processor; Sotto, its peers and whoever reads their files share another, where there
 //! are two. So neither side runs beside what it asks, and a reader pays for its server.
 
+use std::fs::File;
+use std::io;
+
+use anyhow::Context;
 use serde_json::{Value, json};
+use sotto_dev::bao::Bao;
+use sotto_dev::node::Binaries;
 use sotto_tests::usage;
+
+/// What is started of ours.
+const OURS: [&str; 3] = ["sotto-csi", "sotto-node", "sotto-agent"];
 
 /// The processors of a run.
 #[derive(Debug, Clone, Copy)]
@@ -64,6 +73,19 @@ impl Processors {
             None => "one processor for all",
         }
     }
+}
+
+/// Reads what is started through, ours and the peers', so that no part of it is missing from the page cache, where a machine
+/// that takes cold pages back leaves another part each minute. A start reads nothing from a disk then, and maps what lies
+/// around each page that it touches.
+pub(crate) fn page_in_binaries() -> anyhow::Result<()> {
+    let directory = Binaries::find()?.directory;
+    let ours = OURS.map(|name| directory.join(name)).into_iter().filter(|path| path.exists());
+    for path in ours.chain([Bao::installed_at()]) {
+        let read = File::open(&path).and_then(|mut it| io::copy(&mut it, &mut io::sink()));
+        read.with_context(|| format!("{} can't be read", path.display()))?;
+    }
+    Ok(())
 }
 
 /// The load averages; other work on the machine makes the figures noisy.

@@ -33,9 +33,9 @@ const REFRESHES_A_SECOND: f64 = VOLUMES as f64 / REFRESH_SECONDS as f64;
 /// Refreshes after which the windows begin: each volume's first one, which come twice as close as later ones.
 const FIRST_ONES: f64 = VOLUMES as f64;
 /// Seconds whose reads the floor's client makes for each window.
-const FLOOR_SECONDS: usize = 3;
+const FLOOR_SECONDS: usize = 2;
 /// Between them: each finds the processor idle.
-const FLOOR_GAP: Duration = Duration::from_millis(200);
+const FLOOR_GAP: Duration = Duration::from_millis(100);
 /// A tenth of what lies between two beats.
 const LOOK: Duration = Duration::from_millis(100);
 /// How long refreshes, and memory that is steady, are waited for.

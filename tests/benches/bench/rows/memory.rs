@@ -16,6 +16,7 @@ use sotto_tests::usage::Usage;
 use super::Bench;
 use super::rotation::seen;
 use super::sidecar::{BINARY, CLASS, Sidecar, is_built, scene};
+use crate::machine::page_in_binaries;
 use crate::peer::Peer;
 use crate::peer::proxy::{Asking, Proxy};
 use crate::report::Bound::AtMost;
@@ -57,9 +58,10 @@ pub(super) async fn meanwhile(bench: &Bench) {
 }
 
 async fn measure(bench: &Bench) -> anyhow::Result<Vec<Row>> {
-    let (mut rows, is_built) = (Vec::new(), is_built()?);
-    for (secrets, goal) in GOALS {
-        let looks = starts(bench, secrets, is_built).await?;
+    let is_built = is_built()?;
+    let looks = starts(bench, is_built).await?;
+    let mut rows = Vec::new();
+    for ((secrets, goal), looks) in GOALS.into_iter().zip(looks) {
         let row = |what: String, ours: &Samples, by: &'static str, its: &Samples| {
             Row::new(GROUP, what, "MiB", ours.clone()).beside(by, its.clone())
         };
@@ -82,19 +84,24 @@ async fn measure(bench: &Bench) -> anyhow::Result<Vec<Row>> {
     Ok(rows)
 }
 
-async fn starts(bench: &Bench, secrets: usize, is_built: bool) -> anyhow::Result<Looks> {
-    let (mut looks, scene) = (Looks::default(), scene(secrets).await?);
+/// With few and with many secrets in turn, so that both see the machine change.
+async fn starts(bench: &Bench, is_built: bool) -> anyhow::Result<[Looks; GOALS.len()]> {
+    let mut looks = [Looks::default(), Looks::default()];
+    let scene = scene(&GOALS.map(|(secrets, _)| secrets)).await?;
     let starts = bench.plan.memory_starts;
     for start in 1..=starts {
-        bench.progress(format_args!("memory, {secrets} secrets, start {start} of {starts}"));
-        let node = Box::pin(of_node(bench, secrets));
-        if is_built {
-            // Never two sidecars at a time: they would share their binary's pages.
-            let sidecar = Box::pin(of_sidecar(&scene, secrets, start, &mut looks));
-            let (mib, ()) = tokio::try_join!(node, sidecar)?;
-            looks.node.0.push(mib);
-        } else {
-            looks.node.0.push(node.await?);
+        for (looks, (secrets, _)) in looks.iter_mut().zip(GOALS) {
+            bench.progress(format_args!("memory, {secrets} secrets, start {start} of {starts}"));
+            page_in_binaries()?;
+            let node = Box::pin(of_node(bench, secrets));
+            if is_built {
+                // Never two sidecars at a time: they would share their binary's pages.
+                let sidecar = Box::pin(of_sidecar(&scene, secrets, start, looks));
+                let (mib, ()) = tokio::try_join!(node, sidecar)?;
+                looks.node.0.push(mib);
+            } else {
+                looks.node.0.push(node.await?);
+            }
         }
     }
     Ok(looks)
@@ -107,7 +114,7 @@ async fn of_sidecar(
     start: usize,
     looks: &mut Looks,
 ) -> anyhow::Result<()> {
-    let mut sidecar = Sidecar::start(scene, start).await?;
+    let mut sidecar = Sidecar::start(scene, secrets, start).await?;
     let agent = Peer::start(scene, secrets, |number| secret(CLASS, number)).await?;
     let proxy =
         if secrets == 1 { Some(Proxy::start(scene, &secret(CLASS, 0)).await?) } else { None };

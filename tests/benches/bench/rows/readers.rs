@@ -20,7 +20,7 @@ const VOLUMES: usize = 8;
 const LONGEST_NAME: usize = 15;
 /// Operations between two looks at the clock.
 const BATCH: usize = 50;
-const LENGTH: Duration = Duration::from_millis(300);
+const LENGTH: Duration = Duration::from_millis(200);
 
 pub(crate) async fn measure(bench: &Bench) -> anyhow::Result<Vec<Row>> {
     let row = |what: &str, one, two| {

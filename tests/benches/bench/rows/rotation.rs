@@ -29,7 +29,7 @@ const INTERVAL: Duration = Duration::from_secs(1);
 /// How far apart two looks at a file are: 0.3 % of what is measured.
 const POLL: Duration = Duration::from_millis(2);
 const SEEN_DEADLINE: Duration = Duration::from_secs(30);
-/// Samples of CPU time in a start, at rest and while one secret changes.
+/// Samples of CPU time in a pass, at rest and while one secret changes.
 const PARTS: u32 = 2;
 /// The first second after a start is not rest, nor is the turn that comes then.
 const SETTLE: Duration = INTERVAL;
@@ -58,8 +58,7 @@ struct Started {
     volumes: Volumes,
 }
 
-/// What one side took, in all starts.
-#[derive(Default)]
+/// What one side took.
 struct Figures {
     rotations: Samples,
     at_rest: Samples,
@@ -100,37 +99,29 @@ pub(crate) async fn measure(bench: &Bench) -> anyhow::Result<Vec<Row>> {
 }
 
 async fn with(bench: &Bench, secrets: usize) -> anyhow::Result<[Figures; 2]> {
-    let mut figures = [Figures::default(), Figures::default()];
-    for start in 0..bench.plan.rotation_starts {
-        bench.progress(format_args!("{secrets} secrets, start {}", start + 1));
-        let started = Started::new(bench, secrets).await?;
-        tokio::time::sleep(SETTLE).await;
-        started.measure(bench, Spots::of(bench, start), &mut figures).await?;
-        started.end().await?;
-    }
+    bench.progress(format_args!("{secrets} secrets"));
+    let started = Started::new(bench, secrets).await?;
+    tokio::time::sleep(SETTLE).await;
+    let figures = started.measure(bench).await?;
+    started.end().await?;
     Ok(figures)
 }
 
-/// When in the interval a start's writes begin, and of which secret each is: those of all starts and passes fall evenly.
+/// When in the interval a pass's writes begin, and of which secret each is: those of all passes fall evenly.
 #[derive(Clone, Copy)]
 struct Spots {
-    starts: usize,
-    start: usize,
+    pass: usize,
     writes: usize,
 }
 
 impl Spots {
-    fn of(bench: &Bench, start: usize) -> Self {
-        let (starts, writes) = (bench.plan.rotation_starts, bench.plan.rotations);
-        Self { starts: PASSES * starts, start: bench.pass() * starts + start, writes }
-    }
-
-    /// The part of the interval, and the secret. Neighbours are far from each other: 3 and 5, or 10, have no divisor in
-    /// common.
+    /// The part of the interval, and the secret. Every other pass goes backwards through the interval, so that early and late
+    /// parts of it are not early and late in a pass.
     fn of_write(self, write: usize, secrets: usize) -> (f64, usize) {
-        let all = self.starts * self.writes;
-        let part = (write * 3 % self.writes * self.starts + self.start) as f64 + 0.5;
-        (part / all as f64, (write * self.starts + self.start) * secrets / all)
+        let all = PASSES * self.writes;
+        let at = if self.pass.is_multiple_of(2) { write } else { self.writes - 1 - write };
+        let part = (at * PASSES + self.pass) as f64 + 0.5;
+        (part / all as f64, (write * PASSES + self.pass) * secrets / all)
     }
 }
 
@@ -153,13 +144,9 @@ impl Started {
         Ok(Self { peer, published, sides, volumes })
     }
 
-    async fn measure(
-        &self,
-        bench: &Bench,
-        spots: Spots,
-        figures: &mut [Figures; 2],
-    ) -> anyhow::Result<()> {
+    async fn measure(&self, bench: &Bench) -> anyhow::Result<[Figures; 2]> {
         let ([ours, peers], part) = (&self.sides, bench.plan.part);
+        let spots = Spots { pass: bench.pass(), writes: bench.plan.rotations };
         rotation(&self.volumes, ours, 0, "settled").await?;
         between_refreshes(Instant::now()).await;
         let at_rest = cpu(&self.sides, part).await?;
@@ -171,14 +158,15 @@ impl Started {
         let seconds = (part * PARTS).as_secs() as usize;
         let (rotating, ()) =
             tokio::try_join!(cpu(&self.sides, part), self.write_each_second(seconds))?;
-        let taken = [of_ours, of_peers].into_iter().zip(at_rest).zip(rotating).zip(&self.sides);
-        for (figures, (((rotations, at_rest), rotating), side)) in figures.iter_mut().zip(taken) {
-            figures.rotations.0.extend(rotations.0);
-            figures.at_rest.0.extend(at_rest.0);
-            figures.rotating.0.extend(rotating.0);
-            figures.helpers = if side.cpu.is_exact() { BY_CGROUP } else { BY_CLOCKS };
-        }
-        Ok(())
+        let ([rest_of_ours, rest_of_peers], [turns_of_ours, turns_of_peers]) = (at_rest, rotating);
+        let figures = |side: &Side, rotations, at_rest, rotating| {
+            let helpers = if side.cpu.is_exact() { BY_CGROUP } else { BY_CLOCKS };
+            Figures { rotations, at_rest, rotating, helpers }
+        };
+        Ok([
+            figures(ours, of_ours, rest_of_ours, turns_of_ours),
+            figures(peers, of_peers, rest_of_peers, turns_of_peers),
+        ])
     }
 
     /// Writes one secret of each side a second; the last values must arrive.

@@ -2,7 +2,8 @@
 //!
 //! Measured for Sotto: from the exec of the container's process, once both volumes are published, until a reader that
 //! waits for the first file has it. For the peer: from its exec until all files are
-//! there. Both processes were put into their place before (in the kit's case a cgroup, 8 to 16 ms of the kernel's).
+//! there. Both processes were put into their place before (in the kit's case a cgroup, 8 to 16 ms of the kernel's). Cold: new
+//! processes, whose binaries are in the page cache.
 
 use std::fmt::Write as _;
 use std::time::Instant;
@@ -35,9 +36,16 @@ pub(super) struct Sidecar {
 }
 
 impl Sidecar {
-    pub(super) async fn start(scene: &Scene<Bao>, number: usize) -> anyhow::Result<Self> {
-        let class = [("sotto.dev/secret-provider-class", CLASS), ("sotto.dev/refresh", "1s")];
-        let mut pod = scene.injected_as(&format!("{CLASS}-{number}"), ACCOUNT, &class).await?;
+    /// With so many secrets, of which `scene` has a class.
+    pub(super) async fn start(
+        scene: &Scene<Bao>,
+        secrets: usize,
+        number: usize,
+    ) -> anyhow::Result<Self> {
+        let class = class_of(secrets);
+        let pod = format!("{class}-{number}");
+        let class = [("sotto.dev/secret-provider-class", &*class), ("sotto.dev/refresh", "1s")];
+        let mut pod = scene.injected_as(&pod, ACCOUNT, &class).await?;
         scene.publish_injected(&pod).await?;
         let secrets = pod.show_secrets(scene.node())?;
         pod.show_handoff(scene.node())?;
@@ -59,19 +67,28 @@ pub(super) fn is_built() -> anyhow::Result<bool> {
     Ok(Binaries::find()?.directory.join(BINARY).is_file())
 }
 
-/// A class of so many secrets, at a store that pods with a sidecar use.
-pub(super) async fn scene(secrets: usize) -> anyhow::Result<Scene<Bao>> {
+fn class_of(secrets: usize) -> String {
+    format!("{CLASS}-{secrets}")
+}
+
+/// For each number a class of so many secrets, the same ones, at a store that pods with a sidecar use.
+pub(super) async fn scene(numbers: &[usize]) -> anyhow::Result<Scene<Bao>> {
     let scene = Scene::openbao_with(StoreSettings::sidecars()).await?;
-    let mut objects = String::new();
-    for number in 0..secrets {
-        let path = secret(CLASS, number);
-        scene.write(&path, json!({ "password": format!("value-{number}") })).await?;
-        let _ = writeln!(
-            objects,
-            "- {{objectName: s{number}, secretPath: secret/data/{path}, secretKey: password}}"
-        );
+    for number in 0..numbers.iter().copied().max().unwrap_or_default() {
+        let value = json!({ "password": format!("value-{number}") });
+        scene.write(&secret(CLASS, number), value).await?;
     }
-    scene.class(CLASS, &objects)?;
+    for secrets in numbers {
+        let mut objects = String::new();
+        for number in 0..*secrets {
+            let path = secret(CLASS, number);
+            let _ = writeln!(
+                objects,
+                "- {{objectName: s{number}, secretPath: secret/data/{path}, secretKey: password}}"
+            );
+        }
+        scene.class(&class_of(*secrets), &objects)?;
+    }
     Ok(scene)
 }
 
@@ -97,11 +114,11 @@ pub(crate) async fn measure(bench: &Bench) -> anyhow::Result<Vec<Row>> {
 
 /// Milliseconds to the first secret, ours and the peer's.
 async fn beside(bench: &Bench, secrets: usize) -> anyhow::Result<[Samples; 2]> {
-    let scene = scene(secrets).await?;
+    let scene = scene(&[secrets]).await?;
     let [mut ours, mut peer] = [const { Vec::new() }; 2];
     for start in 1..=bench.plan.starts {
         bench.progress(format_args!("{secrets} secrets, start {start} of {}", bench.plan.starts));
-        let mut sidecar = Sidecar::start(&scene, start).await?;
+        let mut sidecar = Sidecar::start(&scene, secrets, start).await?;
         let agent = Peer::start(&scene, secrets, |number| secret(CLASS, number)).await?;
         peer.push(agent.executed().elapsed().as_secs_f64() * 1e3);
         ours.push(sidecar.took);
