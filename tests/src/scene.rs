@@ -41,6 +41,8 @@ pub struct StoreSettings {
     pub sidecars: bool,
     /// See [`NodeSettings::canary`].
     pub canary: Option<String>,
+    /// See [`NodeSettings::binaries`].
+    pub binaries: Option<PathBuf>,
 }
 
 impl StoreSettings {
@@ -55,6 +57,7 @@ impl StoreSettings {
             agent_arguments: Vec::new(),
             sidecars: false,
             canary: None,
+            binaries: None,
         }
     }
 
@@ -157,6 +160,7 @@ impl<S: TestStore> Scene<S> {
         node.csi_arguments = settings.csi_arguments;
         node.agent_arguments = settings.agent_arguments;
         node.canary = settings.canary;
+        node.binaries = settings.binaries;
         if settings.sidecars {
             node.sidecar_driver = Some(CsiDriver::parse(SIDECAR_DRIVER)?);
             node.probe_period = PROBE_PERIOD;

@@ -62,8 +62,10 @@ impl Node {
     /// # Errors
     /// What is in the way, with the last lines of whoever failed.
     pub async fn start(settings: NodeSettings) -> Result<Self, NodeError> {
-        let binaries = Binaries::find()?;
-        let machine = Machine::new(&binaries.directory)?;
+        let machine = match &settings.binaries {
+            Some(directory) => Machine::new(directory)?,
+            None => Machine::new(&Binaries::find()?.directory)?,
+        };
         write_files(&machine, &settings)?;
         let mut of_kubelet = KubeletSettings::new(
             machine.path("kubelet"),

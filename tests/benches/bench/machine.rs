@@ -3,17 +3,19 @@
 //! Store and bench share one processor; Sotto, its peers and whoever reads their files share another, where there
 //! are two. So neither side runs beside what it asks, and a reader pays for its server.
 
-use std::fs::File;
+use std::fs::{File, Permissions};
 use std::io;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
 
 use anyhow::Context;
 use serde_json::{Value, json};
 use sotto_dev::bao::Bao;
-use sotto_dev::node::Binaries;
 use sotto_tests::usage;
+use tempfile::TempDir;
 
 /// What is started of ours.
-const OURS: [&str; 3] = ["sotto-csi", "sotto-node", "sotto-agent"];
+const OURS: [&str; 4] = ["sotto-csi", "sotto-node", "sotto-agent", "sotto-webhook"];
 
 /// The processors of a run.
 #[derive(Debug, Clone, Copy)]
@@ -75,17 +77,28 @@ impl Processors {
     }
 }
 
-/// Reads what is started through, ours and the peers', so that no part of it is missing from the page cache, where a machine
-/// that takes cold pages back leaves another part each minute. A start reads nothing from a disk then, and maps what lies
-/// around each page that it touches.
-pub(crate) fn page_in_binaries() -> anyhow::Result<()> {
-    let directory = Binaries::find()?.directory;
-    let ours = OURS.map(|name| directory.join(name)).into_iter().filter(|path| path.exists());
+/// Reads what is started through, ours in some directories and the peers', so that no part of it is missing from the page cache,
+/// where a machine that takes cold pages back leaves another part each minute. A start reads nothing from a disk then, and
+/// maps what lies around each page that it touches.
+pub(crate) fn page_in_binaries(directories: &[&Path]) -> anyhow::Result<()> {
+    let ours = directories.iter().flat_map(|directory| OURS.map(|name| directory.join(name)));
+    let ours = ours.filter(|path| path.exists());
     for path in ours.chain([Bao::installed_at()]) {
         let read = File::open(&path).and_then(|mut it| io::copy(&mut it, &mut io::sink()));
         read.with_context(|| format!("{} can't be read", path.display()))?;
     }
     Ok(())
+}
+
+/// Copies of what is started of ours, for whichever user: processes of two copies share no page of them.
+pub(crate) fn copy_of_binaries(directory: &Path) -> anyhow::Result<TempDir> {
+    let copy = tempfile::Builder::new().prefix("sotto-binaries-").tempdir()?;
+    std::fs::set_permissions(copy.path(), Permissions::from_mode(0o755))?;
+    for name in OURS.into_iter().filter(|name| directory.join(name).exists()) {
+        let copied = std::fs::copy(directory.join(name), copy.path().join(name));
+        copied.with_context(|| format!("{name} can't be copied"))?;
+    }
+    Ok(copy)
 }
 
 /// The load averages; other work on the machine makes the figures noisy.

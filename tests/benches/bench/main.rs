@@ -24,6 +24,7 @@ use std::sync::Mutex;
 use std::time::Instant;
 
 use anyhow::ensure;
+use sotto_dev::node::Binaries;
 use sotto_tests::usage;
 
 use machine::Processors;
@@ -58,7 +59,8 @@ fn run(plan: Plan) -> anyhow::Result<ExitCode> {
     }
     let now = Mutex::new(Now { group: "bench", pass: 0, passes: 1 });
     let meanwhile = Mutex::new(Vec::new());
-    let bench = Bench { plan, processors, began: Instant::now(), now, meanwhile };
+    let (binaries, began) = (Binaries::find()?.directory, Instant::now());
+    let bench = Bench { plan, processors, binaries, began, now, meanwhile };
     let mut runtime = tokio::runtime::Builder::new_multi_thread();
     let runtime = runtime.worker_threads(2).enable_all().build()?;
     let rows = runtime.block_on(rows::measure(&bench));

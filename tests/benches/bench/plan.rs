@@ -24,16 +24,12 @@ pub(crate) struct Plan {
     pub(crate) rotations: usize,
     /// How long CPU time is counted for one sample of the rotation's.
     pub(crate) part: Duration,
-    /// How long CPU time is counted for one sample with all volumes.
-    pub(crate) window: Duration,
-    /// Windows at rest with all volumes.
+    /// Seconds of CPU time at rest with all volumes, a sample each.
     pub(crate) windows_at_rest: usize,
     /// Workers killed.
     pub(crate) kills: usize,
     /// Starts of a peer.
     pub(crate) starts: usize,
-    /// Starts of which memory is looked at.
-    pub(crate) memory_starts: usize,
 }
 
 impl Plan {
@@ -59,11 +55,9 @@ impl Plan {
             publishes: 50,
             rotations: 10,
             part: Duration::from_secs(2),
-            window: Duration::from_secs(6),
-            windows_at_rest: 8,
+            windows_at_rest: 48,
             kills: 5,
             starts: 4,
-            memory_starts: 12,
         }
     }
 
@@ -75,10 +69,9 @@ impl Plan {
             publishes: 30,
             rotations: 4,
             part: Duration::from_secs(1),
-            window: Duration::from_secs(2),
+            windows_at_rest: 16,
             kills: 3,
             starts: 3,
-            memory_starts: 6,
             ..Self::whole()
         }
     }

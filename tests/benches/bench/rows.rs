@@ -13,6 +13,7 @@ pub(crate) mod sizes;
 pub(crate) mod takeover;
 
 use std::fmt::Display;
+use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
@@ -27,6 +28,8 @@ use crate::report::{Row, add};
 pub(crate) struct Bench {
     pub(crate) plan: Plan,
     pub(crate) processors: Processors,
+    /// Where ours are.
+    pub(crate) binaries: PathBuf,
     pub(crate) began: Instant,
     /// What is measured now.
     pub(crate) now: Mutex<Now>,
@@ -113,7 +116,7 @@ pub(crate) async fn measure(bench: &Bench) -> Vec<Row> {
             let passes = if when == When::EachPass { PASSES } else { 1 };
             bench.enter(Now { group, pass: if passes == 1 { 0 } else { pass }, passes });
             bench.progress("begins");
-            let measured = match page_in_binaries() {
+            let measured = match page_in_binaries(&[&bench.binaries]) {
                 Ok(()) => measure(bench).await,
                 Err(error) => Err(error),
             };

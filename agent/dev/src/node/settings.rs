@@ -57,6 +57,9 @@ pub enum NodeError {
 pub struct NodeSettings {
     /// The node's name.
     pub name: String,
+    /// Where its binaries are, all that it starts, for its users to execute and longer than it lives; looked for where nothing
+    /// is said.
+    pub binaries: Option<PathBuf>,
     /// What the CSIDriver object says.
     pub driver: CsiDriver,
     /// The CSIDriver object of injected pods, where the node takes any.
@@ -90,6 +93,7 @@ impl NodeSettings {
     pub fn new(driver: CsiDriver, issuer: &Issuer, store: StoreEntry, manifest: &str) -> Self {
         Self {
             name: "node-1".to_owned(),
+            binaries: None,
             driver,
             sidecar_driver: None,
             sidecar_arguments: Vec::new(),

@@ -32,9 +32,9 @@ const REFRESH_SECONDS: usize = 60;
 const REFRESHES_A_SECOND: f64 = VOLUMES as f64 / REFRESH_SECONDS as f64;
 /// Refreshes after which the windows begin: each volume's first one, which come twice as close as later ones.
 const FIRST_ONES: f64 = VOLUMES as f64;
-/// Seconds whose reads the floor's client makes for each window.
-const FLOOR_SECONDS: usize = 2;
-/// Between them: each finds the processor idle.
+/// For so long CPU time is counted for a sample at rest: there is one beat in it.
+const WINDOW: Duration = Duration::from_secs(1);
+/// Before the floor's reads of a second: they find the processor idle.
 const FLOOR_GAP: Duration = Duration::from_millis(100);
 /// A tenth of what lies between two beats.
 const LOOK: Duration = Duration::from_millis(100);
@@ -215,45 +215,67 @@ async fn between_beats(scrape: SocketAddr) -> anyhow::Result<()> {
 }
 
 /// CPU of all three processes while each volume asks every 60 s: of one refresh, as many as come a second. And how many came a
-/// second. Between the windows, of a client that reads as much.
+/// second. Before and after two windows, of a client that reads as much.
 async fn at_rest(
     bench: &Bench,
     volumes: &Arc<Volumes>,
     scrape: SocketAddr,
     filled: &mut Filled,
 ) -> anyhow::Result<()> {
-    let (windows, length) = (bench.plan.windows_at_rest, bench.plan.window);
-    bench.progress(format_args!("at rest, {windows} windows of {} s", length.as_secs()));
+    let windows = bench.plan.windows_at_rest;
+    bench.progress(format_args!("at rest, {windows} windows of {} s", WINDOW.as_secs()));
     let volumes = Arc::clone(volumes);
     let counted = move || async move {
         let floor = FloorReads::new(&volumes).await?;
         // The first are the first of their connection.
         floor.percent().await?;
-        let (mut ours, mut its, mut came) = (Vec::new(), Vec::new(), 0.0);
-        for window in 0..windows {
-            // Either goes first as often as the other.
-            if window % 2 == 0 {
-                its.push(floor.percent().await?);
-            }
+        let (mut ours, mut its, mut came) = (Vec::new(), Vec::new(), Vec::new());
+        for _ in 0..windows / 2 {
+            // Floor, ours, ours, floor: either goes first as often as the other.
+            let before = floor.percent().await?;
             between_beats(scrape).await?;
-            // What is counted must not have cost anything meanwhile.
-            let (before, used_before) = (refreshes(scrape).await?, Usage::of(&volumes.pids())?.cpu);
-            let began = Instant::now();
-            tokio::time::sleep(length).await;
-            let used = Usage::of(&volumes.pids())?.cpu.saturating_sub(used_before);
-            let (took, done) = (began.elapsed().as_secs_f64(), refreshes(scrape).await? - before);
-            ensure!(done >= took * REFRESHES_A_SECOND / 2.0, "{done} refreshes in {took} s");
-            ours.push(100.0 * used.as_secs_f64() / done * REFRESHES_A_SECOND);
-            came += done / took / windows as f64;
-            if window % 2 != 0 {
-                its.push(floor.percent().await?);
-            }
+            let two = [Window::of(&volumes, scrape).await?, Window::of(&volumes, scrape).await?];
+            ours.extend(two.iter().map(Window::percent));
+            came.extend(two.iter().map(|it| it.done / it.seconds));
+            its.extend([before, floor.percent().await?]);
         }
+        let came = came.iter().sum::<f64>() / came.len() as f64;
         Ok((Samples(ours), Samples(its), came))
     };
     (filled.at_rest, filled.floor_at_rest, filled.came) =
         bench.processors.awaited_on_side(counted).await?;
     Ok(())
+}
+
+/// What all three processes did for some time.
+struct Window {
+    seconds: f64,
+    cpu: Duration,
+    /// Refreshes.
+    done: f64,
+}
+
+impl Window {
+    /// From now on, and on where no beat came: on a machine that stood still one is late.
+    async fn of(volumes: &Volumes, scrape: SocketAddr) -> anyhow::Result<Self> {
+        // What is counted must not have cost anything meanwhile.
+        let (before, used_before) = (refreshes(scrape).await?, Usage::of(&volumes.pids())?.cpu);
+        let began = Instant::now();
+        loop {
+            tokio::time::sleep(WINDOW).await;
+            let cpu = Usage::of(&volumes.pids())?.cpu.saturating_sub(used_before);
+            let (seconds, now) = (began.elapsed().as_secs_f64(), refreshes(scrape).await?);
+            if now > before {
+                return Ok(Self { seconds, cpu, done: now - before });
+            }
+            ensure!(began.elapsed() < DEADLINE, "nothing is refreshed any more");
+        }
+    }
+
+    /// Of a core: of one refresh, as many as come a second.
+    fn percent(&self) -> f64 {
+        100.0 * self.cpu.as_secs_f64() / self.done * REFRESHES_A_SECOND
+    }
 }
 
 /// The least client, which reads as many secrets as the volumes ask for.
@@ -272,19 +294,15 @@ impl FloorReads {
         Ok(Self { client, token, paths })
     }
 
-    /// Percent of a core, as it reads what the volumes ask for in some seconds: those of a second at once, as they come.
+    /// Percent of a core, as it reads what the volumes ask for in a second, at once, as they do.
     async fn percent(&self) -> anyhow::Result<f64> {
         let at_once = VOLUMES / REFRESH_SECONDS;
-        let mut used = Duration::ZERO;
-        for _ in 0..FLOOR_SECONDS {
-            tokio::time::sleep(FLOOR_GAP).await;
-            let before = usage::cpu_of_this_thread()?;
-            let reads = (0..at_once).map(|_| self.client.read(&self.token, &self.paths));
-            futures::future::try_join_all(reads).await?;
-            used += usage::cpu_of_this_thread()?.saturating_sub(before);
-        }
-        let refreshes = (FLOOR_SECONDS * at_once) as f64;
-        Ok(100.0 * used.as_secs_f64() / refreshes * REFRESHES_A_SECOND)
+        tokio::time::sleep(FLOOR_GAP).await;
+        let before = usage::cpu_of_this_thread()?;
+        let reads = (0..at_once).map(|_| self.client.read(&self.token, &self.paths));
+        futures::future::try_join_all(reads).await?;
+        let used = usage::cpu_of_this_thread()?.saturating_sub(before);
+        Ok(100.0 * used.as_secs_f64() / at_once as f64 * REFRESHES_A_SECOND)
     }
 }
 

@@ -10,13 +10,14 @@ use std::time::Duration;
 use anyhow::ensure;
 use serde_json::json;
 use sotto_dev::bao::Bao;
-use sotto_tests::scene::Scene;
+use sotto_tests::scene::{Scene, StoreSettings};
 use sotto_tests::usage::Usage;
+use tokio::sync::Barrier;
 
 use super::Bench;
 use super::rotation::seen;
-use super::sidecar::{BINARY, CLASS, Sidecar, is_built, scene};
-use crate::machine::page_in_binaries;
+use super::sidecar::{BINARY, CLASS, Sidecar, is_built, scene_with};
+use crate::machine::{copy_of_binaries, page_in_binaries};
 use crate::peer::Peer;
 use crate::peer::proxy::{Asking, Proxy};
 use crate::report::Bound::AtMost;
@@ -27,6 +28,8 @@ use crate::volumes::{Volumes, secret};
 pub(crate) const GROUP: &str = "memory";
 /// Of a sidecar, at most, in MiB.
 const GOALS: [(usize, f64); 2] = [(1, 8.0), (50, 10.0)];
+/// Starts of each side.
+const STARTS: usize = 12;
 const VOLUME: &str = "volume";
 const AGENT: &str = "bao agent";
 /// Values after which all that is needed to serve and to follow has been used.
@@ -59,7 +62,7 @@ pub(super) async fn meanwhile(bench: &Bench) {
 
 async fn measure(bench: &Bench) -> anyhow::Result<Vec<Row>> {
     let is_built = is_built()?;
-    let looks = starts(bench, is_built).await?;
+    let looks = Box::pin(starts(bench, is_built)).await?;
     let mut rows = Vec::new();
     for ((secrets, goal), looks) in GOALS.into_iter().zip(looks) {
         let row = |what: String, ours: &Samples, by: &'static str, its: &Samples| {
@@ -84,27 +87,54 @@ async fn measure(bench: &Bench) -> anyhow::Result<Vec<Row>> {
     Ok(rows)
 }
 
-/// With few and with many secrets in turn, so that both see the machine change.
+/// With few and with many secrets side by side, each sidecar from a binary of its own: two of one would share its pages.
 async fn starts(bench: &Bench, is_built: bool) -> anyhow::Result<[Looks; GOALS.len()]> {
+    let copies = [copy_of_binaries(&bench.binaries)?, copy_of_binaries(&bench.binaries)?];
+    let [few, many] = [0, 1].map(|at| {
+        let binaries = Some(copies[at].path().to_owned());
+        scene_with(StoreSettings { binaries, ..StoreSettings::sidecars() }, GOALS[at].0)
+    });
+    let scenes = [few.await?, many.await?];
     let mut looks = [Looks::default(), Looks::default()];
-    let scene = scene(&GOALS.map(|(secrets, _)| secrets)).await?;
-    let starts = bench.plan.memory_starts;
-    for start in 1..=starts {
-        for (looks, (secrets, _)) in looks.iter_mut().zip(GOALS) {
-            bench.progress(format_args!("memory, {secrets} secrets, start {start} of {starts}"));
-            page_in_binaries()?;
-            let node = Box::pin(of_node(bench, secrets));
-            if is_built {
-                // Never two sidecars at a time: they would share their binary's pages.
-                let sidecar = Box::pin(of_sidecar(&scene, secrets, start, looks));
-                let (mib, ()) = tokio::try_join!(node, sidecar)?;
-                looks.node.0.push(mib);
-            } else {
-                looks.node.0.push(node.await?);
-            }
-        }
+    for start in 1..=STARTS {
+        bench.progress(format_args!("memory, start {start} of {STARTS}"));
+        page_in_binaries(&[&bench.binaries, copies[0].path(), copies[1].path()])?;
+        let both_settle = Barrier::new(2);
+        let [few, many] = &mut looks;
+        let [few, many] = [(few, 0), (many, 1)].map(|(looks, at)| {
+            Box::pin(start_of(
+                bench,
+                &scenes[at],
+                GOALS[at].0,
+                start,
+                looks,
+                is_built.then_some(&both_settle),
+            ))
+        });
+        tokio::try_join!(few, many)?;
     }
     Ok(looks)
+}
+
+/// Both nodes; the sidecars where they are built.
+async fn start_of(
+    bench: &Bench,
+    scene: &Scene<Bao>,
+    secrets: usize,
+    start: usize,
+    looks: &mut Looks,
+    both_settle: Option<&Barrier>,
+) -> anyhow::Result<()> {
+    let node = Box::pin(of_node(bench, secrets));
+    let mib = match both_settle {
+        Some(both_settle) => {
+            let sidecar = Box::pin(of_sidecar(scene, secrets, start, looks, both_settle));
+            tokio::try_join!(node, sidecar)?.0
+        }
+        None => node.await?,
+    };
+    looks.node.0.push(mib);
+    Ok(())
 }
 
 /// A sidecar and its peers, each once it has shown a second new value.
@@ -113,8 +143,9 @@ async fn of_sidecar(
     secrets: usize,
     start: usize,
     looks: &mut Looks,
+    both_settle: &Barrier,
 ) -> anyhow::Result<()> {
-    let mut sidecar = Sidecar::start(scene, secrets, start).await?;
+    let mut sidecar = Sidecar::start(scene, start).await?;
     let agent = Peer::start(scene, secrets, |number| secret(CLASS, number)).await?;
     let proxy =
         if secrets == 1 { Some(Proxy::start(scene, &secret(CLASS, 0)).await?) } else { None };
@@ -126,6 +157,8 @@ async fn of_sidecar(
             ensure!(value == turn, "bao proxy answers {value}");
         }
     }
+    // The other one has shown its second value too: what both share with others is the same at each look.
+    both_settle.wait().await;
     tokio::time::sleep(SETTLE).await;
     let own = Usage::of(&[sidecar.pid()?])?;
     looks.sidecar.0.push(mib(own.pss_kib.unwrap_or(own.rss_kib)));

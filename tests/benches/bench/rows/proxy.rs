@@ -56,10 +56,10 @@ pub(crate) async fn measure(bench: &Bench) -> anyhow::Result<Vec<Row>> {
 }
 
 async fn beside(bench: &Bench, (ours, peer): (&mut Side, &mut Side)) -> anyhow::Result<()> {
-    let scene = scene(&[1]).await?;
+    let scene = scene(1).await?;
     for start in 1..=bench.plan.starts {
         bench.progress(format_args!("start {start} of {}", bench.plan.starts));
-        let mut sidecar = Sidecar::start(&scene, 1, start).await?;
+        let mut sidecar = Sidecar::start(&scene, start).await?;
         let began = Instant::now();
         let proxy = Proxy::start(&scene, &secret(CLASS, 0)).await?;
         peer.start.0.push(began.elapsed().as_secs_f64() * 1e3);

@@ -101,7 +101,6 @@ pub(crate) async fn measure(bench: &Bench) -> anyhow::Result<Vec<Row>> {
 async fn with(bench: &Bench, secrets: usize) -> anyhow::Result<[Figures; 2]> {
     bench.progress(format_args!("{secrets} secrets"));
     let started = Started::new(bench, secrets).await?;
-    tokio::time::sleep(SETTLE).await;
     let figures = started.measure(bench).await?;
     started.end().await?;
     Ok(figures)
@@ -147,8 +146,13 @@ impl Started {
     async fn measure(&self, bench: &Bench) -> anyhow::Result<[Figures; 2]> {
         let ([ours, peers], part) = (&self.sides, bench.plan.part);
         let spots = Spots { pass: bench.pass(), writes: bench.plan.rotations };
-        rotation(&self.volumes, ours, 0, "settled").await?;
-        between_refreshes(Instant::now()).await;
+        let settled = tokio::time::sleep(SETTLE);
+        let turn = async {
+            rotation(&self.volumes, ours, 0, "settled").await?;
+            anyhow::Ok(Instant::now())
+        };
+        let ((), turned) = tokio::join!(settled, turn);
+        between_refreshes(turned?).await;
         let at_rest = cpu(&self.sides, part).await?;
         let ((of_ours, last), (of_peers, _)) = tokio::try_join!(
             rotations(&self.volumes, ours, spots),

@@ -36,16 +36,9 @@ pub(super) struct Sidecar {
 }
 
 impl Sidecar {
-    /// With so many secrets, of which `scene` has a class.
-    pub(super) async fn start(
-        scene: &Scene<Bao>,
-        secrets: usize,
-        number: usize,
-    ) -> anyhow::Result<Self> {
-        let class = class_of(secrets);
-        let pod = format!("{class}-{number}");
-        let class = [("sotto.dev/secret-provider-class", &*class), ("sotto.dev/refresh", "1s")];
-        let mut pod = scene.injected_as(&pod, ACCOUNT, &class).await?;
+    pub(super) async fn start(scene: &Scene<Bao>, number: usize) -> anyhow::Result<Self> {
+        let class = [("sotto.dev/secret-provider-class", CLASS), ("sotto.dev/refresh", "1s")];
+        let mut pod = scene.injected_as(&format!("{CLASS}-{number}"), ACCOUNT, &class).await?;
         scene.publish_injected(&pod).await?;
         let secrets = pod.show_secrets(scene.node())?;
         pod.show_handoff(scene.node())?;
@@ -67,28 +60,26 @@ pub(super) fn is_built() -> anyhow::Result<bool> {
     Ok(Binaries::find()?.directory.join(BINARY).is_file())
 }
 
-fn class_of(secrets: usize) -> String {
-    format!("{CLASS}-{secrets}")
+/// A class of so many secrets, at a store that pods with a sidecar use.
+pub(super) async fn scene(secrets: usize) -> anyhow::Result<Scene<Bao>> {
+    scene_with(StoreSettings::sidecars(), secrets).await
 }
 
-/// For each number a class of so many secrets, the same ones, at a store that pods with a sidecar use.
-pub(super) async fn scene(numbers: &[usize]) -> anyhow::Result<Scene<Bao>> {
-    let scene = Scene::openbao_with(StoreSettings::sidecars()).await?;
-    for number in 0..numbers.iter().copied().max().unwrap_or_default() {
-        let value = json!({ "password": format!("value-{number}") });
-        scene.write(&secret(CLASS, number), value).await?;
+pub(super) async fn scene_with(
+    settings: StoreSettings,
+    secrets: usize,
+) -> anyhow::Result<Scene<Bao>> {
+    let scene = Scene::openbao_with(settings).await?;
+    let mut objects = String::new();
+    for number in 0..secrets {
+        let path = secret(CLASS, number);
+        scene.write(&path, json!({ "password": format!("value-{number}") })).await?;
+        let _ = writeln!(
+            objects,
+            "- {{objectName: s{number}, secretPath: secret/data/{path}, secretKey: password}}"
+        );
     }
-    for secrets in numbers {
-        let mut objects = String::new();
-        for number in 0..*secrets {
-            let path = secret(CLASS, number);
-            let _ = writeln!(
-                objects,
-                "- {{objectName: s{number}, secretPath: secret/data/{path}, secretKey: password}}"
-            );
-        }
-        scene.class(&class_of(*secrets), &objects)?;
-    }
+    scene.class(CLASS, &objects)?;
     Ok(scene)
 }
 
@@ -114,11 +105,11 @@ pub(crate) async fn measure(bench: &Bench) -> anyhow::Result<Vec<Row>> {
 
 /// Milliseconds to the first secret, ours and the peer's.
 async fn beside(bench: &Bench, secrets: usize) -> anyhow::Result<[Samples; 2]> {
-    let scene = scene(&[secrets]).await?;
+    let scene = scene(secrets).await?;
     let [mut ours, mut peer] = [const { Vec::new() }; 2];
     for start in 1..=bench.plan.starts {
         bench.progress(format_args!("{secrets} secrets, start {start} of {}", bench.plan.starts));
-        let mut sidecar = Sidecar::start(&scene, secrets, start).await?;
+        let mut sidecar = Sidecar::start(&scene, start).await?;
         let agent = Peer::start(&scene, secrets, |number| secret(CLASS, number)).await?;
         peer.push(agent.executed().elapsed().as_secs_f64() * 1e3);
         ours.push(sidecar.took);
