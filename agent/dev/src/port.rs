@@ -42,17 +42,32 @@ fn socket(address: SocketAddr) -> io::Result<TcpSocket> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::time::Duration;
+    use tokio::net::TcpStream;
+
+    const DEADLINE: Duration = Duration::from_secs(10);
+    const POLL: Duration = Duration::from_millis(1);
+
+    /// Waits until whoever connects is refused. Not at once: a child that another test starts has a copy of each descriptor
+    /// until its exec, and so listens for as long.
+    async fn refused(address: SocketAddr) {
+        let refused = async {
+            while TcpStream::connect(address).await.is_ok() {
+                tokio::time::sleep(POLL).await;
+            }
+        };
+        tokio::time::timeout(DEADLINE, refused).await.expect("somebody listens for ever");
+    }
 
     #[tokio::test]
     async fn it_is_refused_while_nobody_listens_and_can_be_listened_on_again() {
         let port = Port::reserve().unwrap();
-        let connect = || std::net::TcpStream::connect(port.address());
-        assert!(connect().is_err());
+        assert!(TcpStream::connect(port.address()).await.is_err());
         for _ in 0..2 {
             let listener = port.listen().unwrap();
-            connect().unwrap();
+            TcpStream::connect(port.address()).await.unwrap();
             drop(listener);
-            assert!(connect().is_err());
+            refused(port.address()).await;
         }
     }
 }
