@@ -31,6 +31,9 @@ pub(crate) enum Bound {
 /// A goal, or a part of one.
 pub(crate) type Goal = (Figure, Bound);
 
+/// Between the notes of different passes.
+const LATER: &str = "; a later pass: ";
+
 /// Whom we are compared with.
 #[derive(Debug, Clone)]
 pub(crate) struct Other {
@@ -134,8 +137,8 @@ impl Row {
         }
         if let Some(of) = self.note_of {
             self.note = of(self);
-        } else if !self.note.contains(&later.note) {
-            self.note = format!("{}; a later pass: {}", self.note, later.note);
+        } else if !self.note.split(LATER).any(|note| note == later.note) {
+            self.note = format!("{}{LATER}{}", self.note, later.note);
         }
     }
 
@@ -337,12 +340,15 @@ fn sees_each_pass() -> anyhow::Result<()> {
         ensure!(ratios == [1.0, 2.0, 3.0, worst / 10.0], "pairs are torn apart: {ratios:?}");
     }
     let mut rows = Vec::new();
-    for note in ["one", "other", "one", "other"] {
+    for note in ["one other", "other", "one other", "other"] {
         let row = Row::new("x", "x", "ms", Samples::one(1.0));
         add(&mut rows, "x", Ok(vec![row.note(note)]));
     }
     let said = &rows[0].note;
-    ensure!(said == "one; a later pass: other", "a pass's note is lost, or said twice: {said}");
+    ensure!(
+        said == "one other; a later pass: other",
+        "a pass's note is lost, or said twice: {said}"
+    );
     let rows = both(Err(anyhow::anyhow!("x")));
     let missed = rows.iter().filter(|row| row.verdict() == Verdict::NotMet).count();
     ensure!(rows.len() == 2 && missed == 1, "a pass that failed is passed over: {}", table(&rows));

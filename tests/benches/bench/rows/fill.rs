@@ -240,6 +240,7 @@ async fn at_rest(
             its.extend([before, floor.percent().await?]);
         }
         let came = came.iter().sum::<f64>() / came.len() as f64;
+        ensure!(came >= REFRESHES_A_SECOND / 2.0, "{came:.1} refreshes came a second");
         Ok((Samples(ours), Samples(its), came))
     };
     (filled.at_rest, filled.floor_at_rest, filled.came) =
